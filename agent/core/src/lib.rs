@@ -1,0 +1,1 @@
+//! The serving process: produce, fetch, cache; no protocol

@@ -1,0 +1,1 @@
+//! The metadata log kept in a DynamoDB table

@@ -1,0 +1,1 @@
+//! One process's part in the metadata log: boot, lead, follow, snapshot, truncate

@@ -1,0 +1,1 @@
+//! The metadata log kept in an object store or a local directory

@@ -1,0 +1,1 @@
+//! The cluster's knowledge as a pure, deterministic state machine

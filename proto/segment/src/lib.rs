@@ -1,0 +1,1 @@
+//! Segment objects: many partitions' record batches in one immutable object

@@ -1,0 +1,1 @@
+//! Criterion benches of codec, CRC, segment building and apply
