@@ -3,10 +3,16 @@
 //! A metadata log is a set of *places* `(shard, epoch, seq)`. A place is written at most once and never overwritten;
 //! that is all the protocol above asks of a store. Nothing else in the program knows which backend it runs on.
 //!
-//! Map: [`MetadataLog`] the seam · `memory` a backend for tests and `--memory` · `conformance` the suite that every
+//! Map: [`MetadataLog`] the seam · [`memory`] a backend for tests and `--memory` · [`conformance`] the suite that every
 //! backend has to pass · [`env`] clock and random numbers as parameters.
+//!
+//! It is not the protocol: who may append what and where, elections and truncation lie above this seam.
 
+pub mod conformance;
 pub mod env;
+pub mod memory;
+
+pub use memory::MemoryLog;
 
 use std::fmt;
 
@@ -43,6 +49,22 @@ pub struct LogError {
     pub retryable: bool,
 }
 
+/// Refuses an entry whose length no append may have, in the same words for every backend: 1 to `bytes_max` are allowed.
+///
+/// A backend calls it before it asks its store, so a refused append certainly had no effect. Its error is not
+/// retryable, because the very same bytes will be refused again.
+pub fn check_entry_length(target: &str, length: usize, bytes_max: usize) -> Result<(), LogError> {
+    if (1..=bytes_max).contains(&length) {
+        return Ok(());
+    }
+    Err(LogError {
+        operation: "append",
+        target: target.to_owned(),
+        cause: format!("the entry is {length} bytes long, allowed are 1 to {bytes_max}"),
+        retryable: false,
+    })
+}
+
 /// A log of entries at write-once places.
 ///
 /// Implementations must keep these promises, which the conformance suite checks:
@@ -51,12 +73,13 @@ pub struct LogError {
 /// * `Appended` and `Occupied` are told only of bytes that survive the loss of every process and of power.
 /// * Reads are strongly consistent: an entry whose append had been answered before the read began is returned. A read
 ///   ends at the first absent place whatever lies behind it, and "could not be read now" is never taken as absent.
-/// * The backend itself repeats no append (an SDK's retry would turn a success into a refusal), and bounds each call
-///   in time (a few seconds).
+/// * The backend itself repeats no append (an SDK's retry would turn a success into a refusal), and bounds each request
+///   to its store in time (a few seconds). An append is at most two of them; a read is one per batch that it needs.
 /// * Dropping a future may leave the call in effect or not: the same as `Unknown`.
 #[async_trait]
 pub trait MetadataLog: Send + Sync + fmt::Debug + 'static {
-    /// Creates the entry at `place` if nothing is there. `bytes` are 1 to [`MetadataLog::entry_bytes_max`] long.
+    /// Creates the entry at `place` if nothing is there. `bytes` are 1 to [`MetadataLog::entry_bytes_max`] long; others
+    /// are refused without effect, as [`Append::Unknown`] with an error that is not retryable.
     async fn append(&self, shard: ShardId, place: Place, bytes: Bytes) -> Append;
 
     /// Reads entries of `epoch` from `from` on: the entries at `from`, `from + 1`, … up to the first absent place, at
