@@ -1,1 +1,32 @@
-//! One process's part in the metadata log: boot, lead, follow, snapshot, truncate
+//! One process's part in the metadata log: boot, follow, take over, lead, snapshot, truncate.
+//!
+//! The protocol is section 2.3 of the design document; `metadata/DESIGN.md` tells it with the names used here. A
+//! [`Node`] is one future, [`Node::run`], that owns everything and is driven by its handle, [`Metadata`]. It spawns
+//! nothing, so that freezing that one future freezes the whole node, as a stopped process would be.
+//!
+//! It is not a consensus protocol of its own: the store's create-if-absent decides who wrote a place, and nothing here
+//! relies on clocks, leases or locks for safety.
+//!
+//! Map: [`handle`] what the rest of the agent calls · [`config`] its settings · `node` boot and the choice of role ·
+//! [`genesis`] the beginning of a cluster · `replica` reading the log · `election` taking over · `lead` committing · `maintenance` snapshots and truncation · [`snapshots`] where
+//! they lie.
+
+mod append;
+pub mod config;
+mod election;
+pub mod genesis;
+pub mod handle;
+mod lead;
+mod maintenance;
+#[cfg(feature = "planted-mistakes")]
+mod mistakes;
+mod node;
+mod proposals;
+mod replica;
+pub mod snapshots;
+
+pub use config::{Mistake, NodeConfig};
+pub use handle::{Metadata, MetadataStats, PartitionWatch, ProposeError, ReadIndexError, Role};
+pub use node::Node;
+pub use replica::NodeError;
+pub use snapshots::{ObjectSnapshots, SnapshotStore, SnapshotStoreError};

@@ -188,3 +188,61 @@ fn checksum(flags: u8, payload: &[u8]) -> u32 {
     digest.update(payload);
     u32::try_from(digest.finalize()).unwrap_or(u32::MAX)
 }
+
+/// Packs proposals into one entry, up to a size.
+#[derive(Debug)]
+pub struct BatchBuilder {
+    message: wire::Batch,
+    proposals: Vec<Proposal>,
+    bytes: usize,
+    bytes_max: usize,
+}
+
+/// Upper bound for what an entry adds to its proposals: frame, level, id, time, tags and lengths.
+const ENTRY_OVERHEAD_BYTES: usize = 64;
+/// Upper bound for what a batch adds to each proposal: its tag and length.
+const PROPOSAL_OVERHEAD_BYTES: usize = 6;
+
+impl BatchBuilder {
+    /// A builder of an entry of at most `entry_bytes_max` bytes.
+    pub fn new(entry_bytes_max: usize) -> Self {
+        Self {
+            message: wire::Batch::default(),
+            proposals: Vec::new(),
+            bytes: ENTRY_OVERHEAD_BYTES,
+            bytes_max: entry_bytes_max,
+        }
+    }
+
+    /// Adds a proposal, or gives it back with the size of an entry that would hold it alone.
+    pub fn push(&mut self, proposal: Proposal) -> Result<(), (Proposal, usize)> {
+        let message = wire::Proposal::from(&proposal);
+        let bytes = message.encoded_len() + PROPOSAL_OVERHEAD_BYTES;
+        if self.bytes + bytes > self.bytes_max {
+            return Err((proposal, bytes + ENTRY_OVERHEAD_BYTES));
+        }
+        self.bytes += bytes;
+        self.message.proposals.push(message);
+        self.proposals.push(proposal);
+        Ok(())
+    }
+
+    /// Whether nothing was added.
+    pub fn is_empty(&self) -> bool {
+        self.proposals.is_empty()
+    }
+
+    /// The entry and its bytes.
+    pub fn finish(self, id: EntryId, time: TimestampMs) -> (Entry, Bytes) {
+        let entry = Entry { level: FEATURE_LEVEL, id, time, body: EntryBody::Batch(self.proposals) };
+        let message = wire::Entry {
+            level: FEATURE_LEVEL.0,
+            id: Bytes::copy_from_slice(id.0.as_bytes()),
+            time_ms: time.0,
+            body: Some(wire::entry::Body::Batch(self.message)),
+        };
+        let bytes = frame(&message.encode_to_vec());
+        debug_assert_eq!(Entry::decode(&bytes).as_ref(), Ok(&entry), "an entry reads back as it was written");
+        (entry, bytes)
+    }
+}

@@ -28,7 +28,7 @@ pub use command::{
     BatchCommit, BatchOutcome, BatchRefusal, Command, CommitSegment, Outcome, Proposal, ProposalNumber,
     Refusal, SliceCommit,
 };
-pub use entry::{Begin, Entry, EntryBody, EntryError, EntryId, FEATURE_LEVEL, FeatureLevel, SnapshotRef};
+pub use entry::{BatchBuilder, Begin, Entry, EntryBody, EntryError, EntryId, FEATURE_LEVEL, FeatureLevel, SnapshotRef};
 pub use slices::{ObjectId, Slice};
 pub use state::{Leader, State};
 pub use topic::{ObjectRecord, Partition, Topic};

@@ -1,0 +1,255 @@
+//! The node: one future that boots, follows and leads.
+
+use std::sync::Arc;
+
+use tidelog_metadata_log::MetadataLog;
+use tidelog_metadata_log::env::{Clock, Entropy};
+use tidelog_metadata_state::Outcome;
+use tidelog_types::{LogIndex, Place};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::append::{Appender, Backoff};
+use crate::config::{Mistake, NodeConfig};
+use crate::election::Election;
+use crate::handle::{Metadata, ProposeError, ReadIndexError, Request, Role, Shared};
+use crate::proposals::Proposals;
+use crate::replica::{LogEnd, NodeError, ReplicaError};
+use crate::snapshots::SnapshotStore;
+
+pub(crate) type ProposeResult = Result<Arc<Outcome>, ProposeError>;
+pub(crate) type ConfirmReply = oneshot::Sender<Result<LogIndex, ReadIndexError>>;
+
+/// One process's part in the metadata log. See the crate's documentation.
+#[derive(Debug)]
+pub struct Node {
+    pub(crate) config: NodeConfig,
+    pub(crate) log: Arc<dyn MetadataLog>,
+    pub(crate) snapshots: Arc<dyn SnapshotStore>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Entropy,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) requests: mpsc::Receiver<Request>,
+    pub(crate) proposals: Proposals,
+    pub(crate) confirms: Vec<ConfirmReply>,
+    pub(crate) lost_races: Backoff,
+    /// Outcomes of the node's own proposals that are still to come; held so that they are not left out as abandoned.
+    pub(crate) own_outcomes: Vec<oneshot::Receiver<ProposeResult>>,
+}
+
+/// What a role ends with.
+pub(crate) enum Turn {
+    /// Follow the log.
+    Follow,
+    /// Lead the epoch whose Begin this node appended.
+    Lead,
+    /// Boot anew.
+    Reboot,
+    /// Stop.
+    Stop,
+}
+
+impl Node {
+    /// A node and its handle. Nothing happens before [`Node::run`].
+    pub fn new(
+        config: NodeConfig,
+        log: Arc<dyn MetadataLog>,
+        snapshots: Arc<dyn SnapshotStore>,
+        clock: Arc<dyn Clock>,
+        entropy: Entropy,
+    ) -> (Metadata, Self) {
+        let (metadata, shared, requests) = Metadata::new(config.instance);
+        let proposals = Proposals::new(config.instance);
+        let lost_races = Backoff::new(config.witness_interval);
+        let node = Self {
+            config,
+            log,
+            snapshots,
+            clock,
+            entropy,
+            shared,
+            requests,
+            proposals,
+            confirms: Vec::new(),
+            lost_races,
+            own_outcomes: Vec::new(),
+        };
+        (metadata, node)
+    }
+
+    /// Takes part in the log until `cancel`, or until something happens that an operator has to look at. After
+    /// `cancel` what was accepted is resolved first; to bound that, drop the future: whatever was not resolved is
+    /// then answered as unknown.
+    pub async fn run(mut self, cancel: CancellationToken) -> Result<(), NodeError> {
+        let ended = self.turns(&cancel).await;
+        self.shared.set_role(Role::Stopped);
+        let why = ended.as_ref().err().map_or_else(|| "the node is stopping".to_owned(), ToString::to_string);
+        self.proposals.refuse_queued(&why);
+        self.refuse_confirms(&why);
+        ended
+    }
+
+    async fn turns(&mut self, cancel: &CancellationToken) -> Result<(), NodeError> {
+        let mut turn = Turn::Reboot;
+        loop {
+            turn = match turn {
+                Turn::Reboot => {
+                    self.shared.set_role(Role::Booting);
+                    let booted = tokio::select! {
+                        biased;
+                        () = cancel.cancelled() => return Ok(()),
+                        booted = self.boot() => booted,
+                    };
+                    booted?;
+                    Turn::Follow
+                }
+                Turn::Follow => {
+                    self.shared.set_role(Role::Follower);
+                    match self.follow(cancel).await {
+                        Ok(turn) => turn,
+                        Err(ReplicaError::Fatal(error)) => return Err(error),
+                        Err(error) => {
+                            tracing::warn!(event = "replica_restart", %error);
+                            Turn::Reboot
+                        }
+                    }
+                }
+                Turn::Lead => {
+                    self.shared.set_role(Role::Leader);
+                    match self.lead(cancel).await {
+                        Ok(turn) => turn,
+                        Err(ReplicaError::Fatal(error)) => return Err(error),
+                        Err(error) => {
+                            tracing::warn!(event = "leader_restart", %error);
+                            Turn::Reboot
+                        }
+                    }
+                }
+                Turn::Stop => return Ok(()),
+            };
+        }
+    }
+
+    /// Loads a snapshot and catches up, however often the stores fail to answer.
+    async fn boot(&mut self) -> Result<(), NodeError> {
+        let mut pause = Backoff::new(self.config.retry_pause);
+        loop {
+            let booted = match self.load_snapshot().await {
+                Ok(()) => self.catch_up().await.map(drop),
+                Err(error) => Err(error),
+            };
+            match booted {
+                Ok(()) => return Ok(()),
+                Err(ReplicaError::Fatal(error)) => return Err(error),
+                Err(error) => tracing::warn!(event = "boot_retry", %error),
+            }
+            pause.wait(&self.entropy).await;
+        }
+    }
+
+    /// Follows the log until there is work that nobody does.
+    async fn follow(&mut self, cancel: &CancellationToken) -> Result<Turn, ReplicaError> {
+        let mut election_not_before = Instant::now();
+        let mut wants_to_lead = self.config.exclusive;
+        loop {
+            if wants_to_lead || !self.proposals.is_queue_empty() {
+                if cancel.is_cancelled() {
+                    return Ok(Turn::Stop);
+                }
+                if Instant::now() < election_not_before {
+                    self.proposals.refuse_queued("another agent leads, or nobody yet");
+                } else {
+                    match self.elect(cancel).await? {
+                        Election::Won => return Ok(Turn::Lead),
+                        Election::Stopped => return Ok(Turn::Stop),
+                        Election::Lost(why) => {
+                            tracing::info!(event = "election_lost", why);
+                            self.proposals.refuse_queued(&why);
+                            election_not_before = Instant::now() + self.lost_races.next(&self.entropy);
+                        }
+                    }
+                }
+                wants_to_lead = false;
+            }
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => return Ok(Turn::Stop),
+                request = self.requests.recv() => match request {
+                    Some(request) => self.accept(request),
+                    None => return Ok(Turn::Stop),
+                },
+                () = tokio::time::sleep(self.config.follow_interval) => {}
+            }
+            self.take_waiting_requests();
+            let caught_up = self.catch_up().await;
+            self.answer_confirms_by_reading(&caught_up);
+            match caught_up {
+                // The store is away: what is asked of this node meanwhile is refused, not kept.
+                Err(error @ (ReplicaError::Log(_) | ReplicaError::Snapshot(_))) => {
+                    self.proposals.refuse_queued(&error.to_string());
+                    tracing::warn!(event = "follow_retry", %error);
+                }
+                other => drop(other?),
+            }
+        }
+    }
+
+    /// A follower that has read to the log's end, by a read that began after it was asked, has seen all that was
+    /// acknowledged before.
+    fn answer_confirms_by_reading(&mut self, caught_up: &Result<LogEnd, ReplicaError>) {
+        match caught_up {
+            Ok(_) => {
+                let index = self.shared.state.read().index();
+                for reply in self.confirms.drain(..) {
+                    let _ = reply.send(Ok(index));
+                }
+            }
+            Err(error) => self.refuse_confirms(&error.to_string()),
+        }
+    }
+
+    pub(crate) fn refuse_confirms(&mut self, why: &str) {
+        for reply in self.confirms.drain(..) {
+            let _ = reply.send(Err(ReadIndexError(why.to_owned())));
+        }
+    }
+
+    /// Takes up a request: proposals are queued, confirms collected.
+    pub(crate) fn accept(&mut self, request: Request) {
+        match request {
+            Request::Propose { command, reply } => {
+                let proposed_at = self.shared.state.read().index();
+                self.proposals.accept(command, proposed_at, reply);
+            }
+            Request::Confirm { reply } => self.confirms.push(reply),
+        }
+    }
+
+    /// Takes up all requests that wait in the channel already.
+    pub(crate) fn take_waiting_requests(&mut self) {
+        while self.proposals.has_room() {
+            let Ok(request) = self.requests.try_recv() else { return };
+            self.accept(request);
+        }
+    }
+
+    pub(crate) fn appender(&self) -> Appender {
+        Appender {
+            log: Arc::clone(&self.log),
+            shard: self.config.shard,
+            shared: Arc::clone(&self.shared),
+            entropy: self.entropy.clone(),
+            retry_pause: self.config.retry_pause,
+        }
+    }
+
+    pub(crate) fn next_place(&self) -> Place {
+        self.shared.state.read().next()
+    }
+
+    /// Whether this node breaks a rule on purpose.
+    pub(crate) fn errs(&self, mistake: Mistake) -> bool {
+        cfg!(feature = "planted-mistakes") && self.config.mistake == Some(mistake)
+    }
+}
