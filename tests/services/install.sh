@@ -9,7 +9,7 @@
 # Messages go to stderr; stdout names one folder per service asked for (for python: the interpreter).
 #
 # Needs, per service: minio: go >= 1.21 (or python3, which brings go) · dynamodb: java >= 17, mvn ·
-# localstack: python >= 3.12, java >= 17, mvn · seaweedfs, python (the environment of tests/compat): python >= 3.9.
+# localstack: python >= 3.13, java >= 17, mvn · seaweedfs, python (the environment of tests/compat): python >= 3.9.
 # What is missing is named with its remedy; as root on a machine with apt-get it is installed. PYTHON= names a Python.
 set -euo pipefail
 
@@ -22,6 +22,7 @@ minio_version=v0.0.0-20260212201848-7aac2a2c5b7c
 dynamodb_version=2.6.1
 localstack_version=4.14.0
 seaweedfs_version=4.48
+ecj_version=3.38.0
 go_version=1.26.6 # only where the machine has no go of its own
 
 say() { printf 'services: %s\n' "$*" >&2; }
@@ -53,8 +54,8 @@ need_java() {
 # python_at_least MINOR: prints a Python 3.MINOR or later that has venv. The default one may be older than pyenv's.
 python_at_least() {
     local candidate found
-    for candidate in ${PYTHON:-} python3 python3.14 python3.13 python3.12 \
-        "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.1[2-9]*/bin/python3; do
+    for candidate in ${PYTHON:-} python3 python3.14 python3.13 \
+        "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.1[0-9]*/bin/python3; do
         # The real path and not a pyenv shim, which would change its mind with the folder.
         found=$("$candidate" -c "import sys, venv, ensurepip, ssl, sqlite3
 print(sys.executable if sys.version_info >= (3, $1) else '')" 2>/dev/null) || continue
@@ -112,60 +113,38 @@ install_minio() {
     [ ! -e "$1/go" ] || rm -rf "$1/go"
 }
 
-install_dynamodb() {
-    need_java
-    need mvn maven "install Apache Maven (https://maven.apache.org/install.html)"
-    cat >"$1/pom.xml" <<POM
+# copy_dependencies FOLDER POM_FOLDER GROUP ARTIFACT VERSION: the jar and all it needs, from Maven's registry.
+copy_dependencies() {
+    mkdir -p "$2"
+    cat >"$2/pom.xml" <<POM
 <project>
   <modelVersion>4.0.0</modelVersion>
   <groupId>tidelog</groupId><artifactId>services</artifactId><version>1</version>
   <dependencies>
-    <dependency>
-      <groupId>com.amazonaws</groupId><artifactId>DynamoDBLocal</artifactId><version>$dynamodb_version</version>
-    </dependency>
+    <dependency><groupId>$3</groupId><artifactId>$4</artifactId><version>$5</version></dependency>
   </dependencies>
 </project>
 POM
-    mvn -q -B -f "$1/pom.xml" dependency:copy-dependencies -DincludeScope=runtime \
-        -DoutputDirectory="$1/DynamoDBLocal_lib" >&2
-    [ -e "$1/DynamoDBLocal_lib/DynamoDBLocal-$dynamodb_version.jar" ] || fail "maven brought no DynamoDBLocal-$dynamodb_version.jar"
+    mvn -q -B -f "$2/pom.xml" dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$1" >&2
+    [ -e "$1/$4-$5.jar" ] || fail "maven brought no $4-$5.jar"
 }
 
-# DynamoDBLocal.jar holds nothing but a class path: LocalStack looks for a jar of that name and runs `java -jar` on it.
-link_dynamodb_jar() {
-    "$1" - "$2" <<'PYTHON'
-import os, sys, zipfile
-
-folder = sys.argv[1]
-jars = sorted(name for name in os.listdir(folder + "/DynamoDBLocal_lib") if name.endswith(".jar"))
-
-
-def header(line):  # a manifest line holds 72 bytes; the next ones start with a space
-    rest, lines = line.encode(), []
-    while rest:
-        width = 69 if lines else 70
-        lines.append((b" " if lines else b"") + rest[:width])
-        rest = rest[width:]
-    return b"\r\n".join(lines) + b"\r\n"
-
-
-with zipfile.ZipFile(folder + "/.jar", "w") as jar:
-    jar.writestr(
-        "META-INF/MANIFEST.MF",
-        b"Manifest-Version: 1.0\r\n"
-        + header("Main-Class: com.amazonaws.services.dynamodbv2.local.main.ServerRunner")
-        + header("Class-Path: " + " ".join("DynamoDBLocal_lib/" + name for name in jars))
-        + b"\r\n",
-    )
-os.replace(folder + "/.jar", folder + "/DynamoDBLocal.jar")
-PYTHON
+install_dynamodb() {
+    local lib=$1/DynamoDBLocal_lib
+    need_java
+    need mvn maven "install Apache Maven (https://maven.apache.org/install.html)"
+    copy_dependencies "$lib" "$1/pom" com.amazonaws DynamoDBLocal "$dynamodb_version"
+    # Eclipse's compiler comes as a jar: a Java runtime is enough.
+    copy_dependencies "$1/ecj" "$1/pom" org.eclipse.jdt ecj "$ecj_version"
+    java -jar "$1/ecj/ecj-$ecj_version.jar" --release 17 -proc:none -d "$1/classes" \
+        -cp "$(printf '%s:' "$lib"/*.jar)" "$here/DynamoDbOnLoopback.java" >&2
+    rm -r "$1/ecj" "$1/pom"
 }
 
 install_localstack() {
     local python
     need_java
-    python=$(need_python 12)
-    link_dynamodb_jar "$python" "$dir/dynamodb-$dynamodb_version"
+    python=$(need_python 13)
     "$python" -m venv "$1/venv"
     # base-runtime and the two packages that its DynamoDB provider imports: half of what [runtime] brings.
     ln -s "../dynamodb-$dynamodb_version" "$1/dynamodb"

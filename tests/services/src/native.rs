@@ -74,13 +74,14 @@ fn dynamodb_local(installed: &Path, work: &Path) -> io::Result<(Launch, u16)> {
     let arguments = vec![
         // A heap as large as the machine allows would starve what is tested.
         "-Xmx512m".to_owned(),
+        // Nothing in /tmp: neither its unpacked libraries nor its performance counters.
         format!("-Djava.io.tmpdir={}", path(work)),
+        "-XX:-UsePerfData".to_owned(),
         format!("-Djava.library.path={lib}"),
         "-cp".to_owned(),
-        format!("{lib}/*"),
-        "com.amazonaws.services.dynamodbv2.local.main.ServerRunner".to_owned(),
+        format!("{lib}/*:{}", path(&installed.join("classes"))),
+        "DynamoDbOnLoopback".to_owned(),
         "-inMemory".to_owned(),
-        "-disableTelemetry".to_owned(),
         "-port".to_owned(),
         port.to_string(),
     ];
@@ -89,20 +90,32 @@ fn dynamodb_local(installed: &Path, work: &Path) -> io::Result<(Launch, u16)> {
 
 fn local_stack(installed: &Path, work: &Path) -> io::Result<(Launch, u16)> {
     let [port] = free_ports()?;
-    let arguments = vec![path(installed), path(work), port.to_string()];
-    Ok((Launch { program: manifest_dir().join("localstack.sh"), arguments, environment: Vec::new() }, port))
+    let arguments = vec![
+        path(&manifest_dir().join("start_localstack.py")),
+        path(installed),
+        path(work),
+        port.to_string(),
+    ];
+    Ok((Launch { program: installed.join("venv/bin/python"), arguments, environment: Vec::new() }, port))
 }
 
 fn seaweed_fs(installed: &Path, work: &Path) -> io::Result<(Launch, u16)> {
-    let [s3, s3_grpc, master, master_grpc, volume, volume_grpc, filer, filer_grpc] = free_ports()?;
+    let [s3, s3_grpc, master, master_grpc, volume, volume_grpc, filer, filer_grpc, admin, admin_grpc] =
+        free_ports()?;
     let arguments = vec![
+        "-logtostderr=true".to_owned(),
         "mini".to_owned(),
         format!("-dir={}", path(work)),
         "-ip=127.0.0.1".to_owned(),
         "-ip.bind=127.0.0.1".to_owned(),
         "-master.telemetry=false".to_owned(),
+        // What else it would start, on fixed ports.
         "-admin.ui=false".to_owned(),
         "-webdav=false".to_owned(),
+        "-s3.port.iceberg=0".to_owned(),
+        "-s3.port.lance=0".to_owned(),
+        format!("-admin.port={admin}"),
+        format!("-admin.port.grpc={admin_grpc}"),
         format!("-s3.port={s3}"),
         format!("-s3.port.grpc={s3_grpc}"),
         format!("-master.port={master}"),
@@ -112,10 +125,15 @@ fn seaweed_fs(installed: &Path, work: &Path) -> io::Result<(Launch, u16)> {
         format!("-filer.port={filer}"),
         format!("-filer.port.grpc={filer_grpc}"),
         format!("-filer.localSocket={}", path(&work.join("filer.sock"))),
+        format!("-s3.localSocket={}", path(&work.join("s3.sock"))),
     ];
+    let sockets = [s3_grpc, master_grpc, volume_grpc, filer_grpc, admin_grpc]
+        .map(|port| format!("/tmp/seaweedfs-*-grpc-{port}.sock"));
     let environment = vec![
         ("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID.to_owned()),
         ("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY.to_owned()),
+        // These sockets are at fixed places, and it leaves them there.
+        ("TIDELOG_SERVICE_CLEANUP", format!("rm -f {}", sockets.join(" "))),
     ];
     Ok((Launch { program: installed.join("venv/bin/weed"), arguments, environment }, s3))
 }

@@ -153,7 +153,8 @@ pub(crate) fn last_lines(log: &Path) -> String {
 pub(crate) fn services_dir() -> PathBuf {
     match std::env::var_os("TIDELOG_SERVICES_DIR") {
         Some(dir) if !dir.is_empty() => PathBuf::from(dir),
-        _ => manifest_dir().join("../../target/services"),
+        // Two folders up from this crate is the repository.
+        _ => manifest_dir().ancestors().nth(2).unwrap_or(manifest_dir()).join("target/services"),
     }
 }
 

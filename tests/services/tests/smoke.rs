@@ -1,4 +1,5 @@
 //! Each service starts, answers conditional writes as it should, and is gone afterwards.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use tidelog_test_services::{Kind, Service, require};
 
@@ -65,4 +66,34 @@ async fn local_stack_refuses_a_second_create() {
 async fn seaweed_fs_refuses_a_second_create() {
     let Some(seaweed_fs) = require(Kind::SeaweedFs).await else { return };
     conditional_put(seaweed_fs).await;
+}
+
+/// Runs one test of this file in a process of its own, with other settings.
+fn run_again(test: &str, settings: &[(&str, &str)]) -> (bool, String) {
+    let this_binary = std::env::current_exe().unwrap();
+    let mut command = std::process::Command::new(this_binary);
+    command.args(["--exact", test]).envs(settings.iter().copied());
+    let output = command.output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+}
+
+#[test]
+fn without_services_tests_pass_and_say_that_they_were_skipped() {
+    let (passed, said) = run_again("minio_refuses_a_second_create", &[("TIDELOG_TEST_SERVICES", "none")]);
+    assert!(passed, "{said}");
+    assert!(said.contains("SKIPPED minio_refuses_a_second_create: needs minio"), "{said}");
+}
+
+#[test]
+fn where_services_are_impossible_tests_fail_and_say_why() {
+    // A file where the folder should be, so that nothing can be installed.
+    let settings = [("TIDELOG_TEST_SERVICES", "native"), ("TIDELOG_SERVICES_DIR", "/dev/null")];
+    let (passed, said) = run_again("minio_refuses_a_second_create", &settings);
+    assert!(!passed, "{said}");
+    assert!(said.contains("minio could not be installed by tests/services/install.sh"), "{said}");
+
+    let (passed, said) = run_again("minio_refuses_a_second_create", &[("TIDELOG_TEST_SERVICES", "docker")]);
+    assert!(!passed, "{said}");
+    assert!(said.contains("allowed are auto, native, containers and none"), "{said}");
 }
