@@ -1,1 +1,84 @@
-//! End-to-end tests against real processes and real stores
+//! End-to-end tests against real processes and real stores: this library starts the `tidelog` binary, waits until it is
+//! ready, runs its commands, and ends it in each way that a process can end. The tests lie in `tests/`.
+//!
+//! The binary is the one beside the test (`cargo build -p tidelog` makes it), or `TIDELOG_BIN`.
+//!
+//! Map: [`Server`] a running agent · [`Command`](tidelog) its command line · [`Stores`] what it runs on · [`dataset`]
+//! real data.
+
+pub mod dataset;
+mod server;
+mod stores;
+
+use std::path::PathBuf;
+use std::process::Stdio;
+
+pub use server::Server;
+pub use stores::{Stores, StoresKind};
+
+/// Path of the binary under test.
+pub fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("TIDELOG_BIN") {
+        return path.into();
+    }
+    let test = std::env::current_exe().expect("a test has a path");
+    // target/<profile>/deps/<test>
+    let path = test.ancestors().nth(2).expect("a target directory").join("tidelog");
+    assert!(path.exists(), "{} is missing: build it first with `cargo build -p tidelog`", path.display());
+    path
+}
+
+/// What a finished command said.
+#[derive(Debug)]
+pub struct Said {
+    /// Exit code; `None` if a signal ended it.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub out: Vec<u8>,
+    /// Standard error as text.
+    pub err: String,
+}
+
+impl Said {
+    /// Standard output as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.out).into_owned()
+    }
+
+    /// Itself, if the command succeeded; else the test ends with what it said.
+    pub fn ok(self) -> Self {
+        assert_eq!(self.code, Some(0), "stdout: {}\nstderr: {}", self.text(), self.err);
+        self
+    }
+}
+
+/// Runs `tidelog` with arguments and standard input, and waits for its end.
+pub async fn tidelog(endpoint: Option<&str>, arguments: &[&str], input: Vec<u8>) -> Said {
+    use tokio::io::AsyncWriteExt;
+    let mut command = tokio::process::Command::new(binary());
+    command.args(arguments).env_remove("TIDELOG_ENDPOINT").env("NO_COLOR", "1");
+    command.envs(tidelog_test_services::credentials_env());
+    if let Some(endpoint) = endpoint {
+        command.env("TIDELOG_ENDPOINT", endpoint);
+    }
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn().expect("the binary starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    let feed = tokio::spawn(async move {
+        // A command that does not read to the end closes the pipe.
+        let _ = stdin.write_all(&input).await;
+    });
+    let output = child.wait_with_output().await.expect("the command ends");
+    feed.abort();
+    Said {
+        code: output.status.code(),
+        out: output.stdout,
+        err: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("loopback has free ports");
+    listener.local_addr().expect("bound").port()
+}
