@@ -4,14 +4,16 @@
 //! that is all the protocol above asks of a store. Nothing else in the program knows which backend it runs on.
 //!
 //! Map: [`MetadataLog`] the seam · [`memory`] a backend for tests and `--memory` · [`conformance`] the suite that every
-//! backend has to pass · [`env`] clock and random numbers as parameters.
+//! backend has to pass · [`finding`] what a probe of a store says · [`env`] clock and random numbers as parameters.
 //!
 //! It is not the protocol: who may append what and where, elections and truncation lie above this seam.
 
 pub mod conformance;
 pub mod env;
+pub mod finding;
 pub mod memory;
 
+pub use finding::{Check, Finding, Verdict};
 pub use memory::MemoryLog;
 
 use std::fmt;

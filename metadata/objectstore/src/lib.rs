@@ -4,10 +4,16 @@
 //! what Tidelog demands of a store beyond that trait.
 //!
 //! Map: [`ObjectStoreLog`] the metadata log, one object per place · [`DurableLocal`] a local directory that is durable
-//! when it answers; in the embedded mode it carries segments and metadata alike.
+//! when it answers; in the embedded mode it carries segments and metadata alike · [`StorageUrl`] and [`S3Url`] from a URL
+//! to stores with the right settings · [`probe`] whether a store keeps what Tidelog relies on.
 
 mod local;
 mod log;
+pub mod probe;
+mod s3;
+mod url;
 
 pub use local::{DurableLocal, Fatal, LocalError, end_process};
 pub use log::ObjectStoreLog;
+pub use s3::S3Url;
+pub use url::{OpenError, StorageUrl, Stores, UrlError};
