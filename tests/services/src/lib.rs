@@ -24,8 +24,10 @@
 //! Everything listens on 127.0.0.1 only. Logs stay in `target/services/logs` for a day, data is removed.
 //!
 //! Map: [`Service`] (start, share, buckets, URLs) · `native` (installing, command lines) · `process` (ports, logs,
-//! life and death; `run.sh`) · [`wire`] (signed HTTP) · `src/bin/tidelog-services.rs` (the same by hand).
+//! life and death; `run.sh`) · `containers` (the same services as containers) · [`wire`] (signed HTTP) · `src/bin/tidelog-services.rs` (the same by hand).
 
+#[cfg(feature = "containers")]
+mod containers;
 mod error;
 mod mode;
 mod native;

@@ -91,12 +91,35 @@ impl Service {
     pub async fn start(kind: Kind) -> Result<Self, ServiceError> {
         match Mode::from_env()? {
             Mode::None => Err(ServiceError::SwitchedOff { kind }),
-            Mode::Auto | Mode::Native => Self::start_native(kind).await,
-            Mode::Containers => Err(ServiceError::Container {
-                kind,
-                reason: "this build lacks the feature `containers` of tidelog-test-services".to_owned(),
-            }),
+            Mode::Native => Self::start_native(kind).await,
+            Mode::Containers => Self::start_container(kind).await,
+            Mode::Auto if Self::container_is_at_hand(kind).await => Self::start_container(kind).await,
+            Mode::Auto => Self::start_native(kind).await,
         }
+    }
+
+    #[cfg(feature = "containers")]
+    async fn container_is_at_hand(kind: Kind) -> bool {
+        tokio::task::spawn_blocking(move || crate::containers::is_at_hand(kind)).await.unwrap_or(false)
+    }
+
+    #[cfg(not(feature = "containers"))]
+    async fn container_is_at_hand(_kind: Kind) -> bool {
+        false
+    }
+
+    #[cfg(feature = "containers")]
+    async fn start_container(kind: Kind) -> Result<Self, ServiceError> {
+        let (process, port) = crate::containers::start(kind).await?;
+        let mut service = Self { kind, authority: format!("127.0.0.1:{port}"), process };
+        service.ready().await?;
+        Ok(service)
+    }
+
+    #[cfg(not(feature = "containers"))]
+    async fn start_container(kind: Kind) -> Result<Self, ServiceError> {
+        let reason = "build with `--features tidelog-test-services/containers`".to_owned();
+        Err(ServiceError::Container { kind, reason })
     }
 
     /// The service that all tests of this process share; the first caller starts it. It ends with the process.
