@@ -43,3 +43,5 @@ done 2>/dev/null
 [ -z "${TIDELOG_SERVICE_CLEANUP:-}" ] || eval "$TIDELOG_SERVICE_CLEANUP"
 # A killed process may still finish the write it was in.
 rm -rf "$work" || { sleep 0.2 && rm -rf "$work"; }
+# Logs of a day ago and older have been read or never will be.
+find "${log%/*}" -name '*.log' -mtime +0 -delete
