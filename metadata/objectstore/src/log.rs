@@ -1,5 +1,6 @@
 //! The metadata log over any object store: one object per place.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -140,6 +141,8 @@ impl MetadataLog for ObjectStoreLog {
     }
 
     async fn remove(&self, shard: ShardId, epoch: LogEpoch, seqs: &[LogSeq]) -> Result<(), LogError> {
+        // Each key once: MinIO answers a bulk deletion that names one twice with an entry that has no key.
+        let seqs: BTreeSet<LogSeq> = seqs.iter().copied().collect();
         let keys: Vec<_> = seqs.iter().map(|seq| Ok(self.key(shard, Place::new(epoch, *seq)))).collect();
         let mut removals = self.store.delete_stream(futures::stream::iter(keys).boxed());
         let mut first_error = None;

@@ -107,10 +107,7 @@ impl ObjectStore for Faulty {
         self.inner.get_ranges(location, ranges).await
     }
 
-    fn delete_stream(
-        &self,
-        locations: BoxStream<'static, Result<Path>>,
-    ) -> BoxStream<'static, Result<Path>> {
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
         if matches!(self.fault, Fault::RefusesDelete | Fault::RefusesAll) {
             return locations.map(|location| Err(denied(&location?))).boxed();
         }
@@ -254,7 +251,10 @@ async fn a_place_that_cannot_be_read_is_not_absent() {
     let store = faulty(Fault::OddReadsFail);
     let log = log_on(Arc::clone(&store));
     for seq in [0, 1, 2] {
-        assert_eq!(log.append(ShardId::ZERO, Place::new(EPOCH, LogSeq(seq)), "x".into()).await, Append::Appended);
+        assert_eq!(
+            log.append(ShardId::ZERO, Place::new(EPOCH, LogSeq(seq)), "x".into()).await,
+            Append::Appended
+        );
     }
     let error = log.read(ShardId::ZERO, EPOCH, LogSeq(0), 10).await.expect_err("not the end");
     assert!(error.retryable && error.to_string().contains("0000000001"), "{error}");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use object_store::path::Path;
-use object_store::{Error, ObjectStoreExt, PutMode};
+use object_store::{Error, PutMode};
 use tidelog_metadata_log::conformance::{Ground, Race, races, run_all};
 use tidelog_metadata_log::env::{Entropy, SystemClock};
 use tidelog_metadata_log::{Append, Check, MetadataLog, Verdict};
@@ -103,7 +103,7 @@ async fn keys_lie_below_the_prefix() {
     assert_eq!(log_of(&url).append(ShardId(7), place, "x".into()).await, Append::Appended);
     let path = format!("/{bucket}/clusters/one/meta/log/0007/0000000012/0000000345");
     let found = service.s3("GET", &path, &[], b"").await.expect("answered");
-    assert_eq!((found.status, found.body.as_slice()), (200, b"x".as_slice()));
+    assert_eq!((found.status, found.body.as_str()), (200, "x"));
 
     let data = url.data_store().expect("a client");
     let key = Path::from("wal/one");
