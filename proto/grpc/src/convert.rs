@@ -188,3 +188,63 @@ fn not_negative(field: &str, value: i32) -> Result<u32, InvalidField> {
 fn out_of_range(field: &str, what: &'static str, value: i64, low: i64, high: i64) -> InvalidField {
     InvalidField::new(field, OutOfRange { what, value, low, high })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_become_errors_with_field_and_limit() {
+        for name in ["", ".", "..", "a/b", "a\0b", &"x".repeat(250)] {
+            let invalid = topic_name("name", name).expect_err("no topic name");
+            let error = ApiError::from(invalid.within("partitions[0]"));
+            assert_eq!(error.reason, ErrorReason::InvalidTopicName, "{name:?}");
+            assert_eq!(error.metadata["limit"], "249");
+            assert_eq!(error.violations[0].0, "partitions[0].name");
+        }
+        assert_eq!(topic_name("name", "orders").map(|name| name.to_string()), Ok("orders".into()));
+    }
+
+    #[test]
+    fn numbers_outside_their_range_are_refused() {
+        let text = |invalid: InvalidField| invalid.to_string();
+        assert_eq!(
+            offset("offset", -1).map_err(text),
+            Err("offset: offset is -1, allowed are 0 to 9223372036854775807".into())
+        );
+        assert!(offset("offset", i64::MIN).is_err() && offset("offset", i64::MAX).is_ok());
+        assert!(partition_index("partition", -1).is_err() && partition_index("partition", i32::MAX).is_ok());
+        assert!(
+            partition_count("partition_count", 0).is_err() && partition_count("partition_count", 1).is_ok()
+        );
+        assert!(record_format("format", 3).is_err() && record_format("format", -1).is_err());
+        assert_eq!(record_format("format", 0), Ok(v1::RecordFormat::Records));
+        assert!(client_id("client_id", &"x".repeat(250)).is_err() && client_id("client_id", "").is_ok());
+    }
+
+    #[test]
+    fn pages_have_a_default_and_a_limit() {
+        assert_eq!(page_size(0), Ok(100));
+        assert_eq!(page_size(7), Ok(7));
+        assert_eq!(page_size(i32::MAX), Ok(1000));
+        assert!(page_size(-1).is_err());
+    }
+
+    #[test]
+    fn stamps_go_both_ways_and_are_checked() {
+        let stamp =
+            v1::ProducerStamp { producer_id: i64::MAX, producer_epoch: 32_767, base_sequence: i32::MAX };
+        assert_eq!(ProducerStamp::try_from(&stamp).map(v1::ProducerStamp::from), Ok(stamp));
+        for (bad, field) in [
+            (v1::ProducerStamp { producer_id: -1, ..stamp }, "producer_id"),
+            (v1::ProducerStamp { producer_epoch: -1, ..stamp }, "producer_epoch"),
+            (v1::ProducerStamp { producer_epoch: 32_768, ..stamp }, "producer_epoch"),
+            (v1::ProducerStamp { base_sequence: -1, ..stamp }, "base_sequence"),
+        ] {
+            assert_eq!(ProducerStamp::try_from(&bad).map_err(|invalid| invalid.field), Err(field.into()));
+        }
+        let identity = v1::ProducerIdentity { producer_id: 5, producer_epoch: 0 };
+        assert_eq!(producer_identity(&identity).map(v1::ProducerIdentity::from), Ok(identity));
+        assert!(producer_identity(&v1::ProducerIdentity { producer_epoch: 70_000, ..identity }).is_err());
+    }
+}

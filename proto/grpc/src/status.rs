@@ -15,11 +15,18 @@ use crate::v1::{self, ErrorReason};
 /// The domain of `google.rpc.ErrorInfo`.
 pub const ERROR_DOMAIN: &str = "tidelog";
 
-/// Longest text in an error, in bytes; longer ones are cut. Details travel in an HTTP/2 header, and some peers take no more than 8 KiB.
-const TEXT_BYTES_MAX: usize = 400;
+/// Longest message in bytes. This and the next limits keep an error below 8 KiB of HTTP/2 headers, which is all that some peers take;
+/// what is longer is cut, what is more is left out.
+const MESSAGE_BYTES_MAX: usize = 400;
 
-/// Most field violations and most metadata pairs in an error; further ones are left out.
-const DETAILS_MAX: usize = 8;
+/// Longest value of metadata, and longest description of a wrong field, in bytes.
+const VALUE_BYTES_MAX: usize = 200;
+
+/// Longest key of metadata, and longest path to a wrong field, in bytes.
+const KEY_BYTES_MAX: usize = 100;
+
+/// Most wrong fields, and most pairs of metadata.
+const DETAILS_MAX: usize = 6;
 
 /// Longest wait that an error can ask for: more is as good as never.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
@@ -171,13 +178,14 @@ impl From<ApiError> for Status {
         }
         if !error.violations.is_empty() {
             let violations = error.violations.into_iter().take(DETAILS_MAX);
-            let cut_violation = |(field, text)| FieldViolation::new(cut(field), cut(text));
+            let cut_violation =
+                |(field, text)| FieldViolation::new(cut(field, KEY_BYTES_MAX), cut(text, VALUE_BYTES_MAX));
             details.set_bad_request(violations.map(cut_violation).collect::<Vec<_>>());
         }
         if let Some(wait) = error.retry_after {
             details.set_retry_info(Some(wait.min(RETRY_AFTER_MAX)));
         }
-        Status::with_error_details(error.code, cut(error.message), details)
+        Status::with_error_details(error.code, cut(error.message, MESSAGE_BYTES_MAX), details)
     }
 }
 
@@ -187,7 +195,7 @@ impl From<ApiError> for v1::Error {
         Self {
             code: error.code.into(),
             reason: error.reason.into(),
-            message: cut(error.message),
+            message: cut(error.message, MESSAGE_BYTES_MAX),
             metadata: cut_metadata(error.metadata),
             retry_after_ms: wait.and_then(|ms| i64::try_from(ms).ok()),
         }
@@ -210,11 +218,115 @@ impl From<v1::Error> for ApiError {
 }
 
 fn cut_metadata<M: FromIterator<(String, String)>>(metadata: BTreeMap<String, String>) -> M {
-    metadata.into_iter().take(DETAILS_MAX).map(|(key, value)| (cut(key), cut(value))).collect()
+    let kept = metadata.into_iter().take(DETAILS_MAX);
+    kept.map(|(key, value)| (cut(key, KEY_BYTES_MAX), cut(value, VALUE_BYTES_MAX))).collect()
 }
 
 /// Shortens a text to what fits, at a character's boundary.
-fn cut(mut text: String) -> String {
-    text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+fn cut(mut text: String, bytes_max: usize) -> String {
+    text.truncate(text.floor_char_boundary(bytes_max));
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn every_reason() -> impl Iterator<Item = ErrorReason> {
+        (1..).map_while(|number| ErrorReason::try_from(number).ok())
+    }
+
+    fn full(reason: ErrorReason) -> ApiError {
+        ApiError::new(reason, "offset 7 is outside 10 to 20 – ünïcode")
+            .with("earliest", 10)
+            .with("latest", 20)
+            .retry_after(Duration::from_millis(250))
+    }
+
+    #[test]
+    fn every_reason_survives_both_ways() {
+        assert_eq!(every_reason().count(), 26);
+        for reason in every_reason() {
+            let error = full(reason);
+            assert_eq!(ApiError::from(v1::Error::from(error.clone())), error);
+            let error = error.violation("partitions[2].offset", "is 7, allowed are 10 to 20");
+            let status = Status::from(error.clone());
+            assert_eq!(status.code(), reason.code());
+            assert_eq!(ApiError::from_status(&status), error);
+        }
+    }
+
+    #[test]
+    fn bare_foreign_and_damaged_statuses_are_read() {
+        let bare = ApiError::from_status(&Status::unavailable("connection reset"));
+        assert_eq!((bare.code, bare.reason), (Code::Unavailable, ErrorReason::Unspecified));
+        assert!(bare.outcome_unknown());
+
+        let mut details = ErrorDetails::new();
+        details.set_error_info("ERROR_REASON_UNKNOWN_TOPIC", "elsewhere.example", HashMap::new());
+        let foreign = Status::with_error_details(Code::NotFound, "x", details);
+        assert_eq!(ApiError::from_status(&foreign).reason, ErrorReason::Unspecified);
+
+        let mut details = ErrorDetails::new();
+        details.set_error_info("ERROR_REASON_OF_2040", ERROR_DOMAIN, HashMap::new());
+        let newer = Status::with_error_details(Code::NotFound, "x", details);
+        assert_eq!(ApiError::from_status(&newer).code, Code::NotFound);
+
+        // Every prefix and every changed byte of real details.
+        let whole = Status::from(full(ErrorReason::OffsetOutOfRange).violation("a", "b"));
+        for length in 0..whole.details().len() {
+            let mut bytes = whole.details().to_vec();
+            bytes[length] ^= 0xff;
+            for damaged in [bytes, whole.details()[..length].to_vec()] {
+                let status = Status::with_details(Code::OutOfRange, "x", damaged.into());
+                assert_eq!(ApiError::from_status(&status).code, Code::OutOfRange);
+            }
+        }
+    }
+
+    #[test]
+    fn errors_of_partitions_from_newer_or_broken_peers_are_read() {
+        let error = v1::Error { code: 99, reason: 9999, retry_after_ms: Some(-5), ..Default::default() };
+        let read = ApiError::from(error);
+        assert_eq!(
+            (read.code, read.reason, read.retry_after),
+            (Code::Unknown, ErrorReason::Unspecified, None)
+        );
+        assert!(read.outcome_unknown());
+        assert_eq!(read.to_string(), Code::Unknown.description());
+    }
+
+    #[test]
+    fn only_definite_errors_allow_a_repeat() {
+        for reason in every_reason() {
+            let unknown = matches!(reason, ErrorReason::OutcomeUnknown | ErrorReason::Internal);
+            assert_eq!(ApiError::new(reason, "").outcome_unknown(), unknown, "{reason:?}");
+        }
+        for (code, unknown) in [
+            (Code::DeadlineExceeded, true),
+            (Code::Cancelled, true),
+            (Code::OutOfRange, false),
+            (Code::ResourceExhausted, false),
+            (Code::Unimplemented, false),
+        ] {
+            assert_eq!(ApiError::from_status(&Status::new(code, "")).outcome_unknown(), unknown, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn the_largest_error_fits_a_header() {
+        let long = "ü".repeat(10_000);
+        let mut error = ApiError::new(ErrorReason::InvalidRequest, &long).retry_after(Duration::MAX);
+        for i in 0..100 {
+            error = error.with(&format!("{i}{long}"), &long).violation(long.clone(), &long);
+        }
+        let status = Status::from(error.clone());
+        // Details travel as base64, the message percent-encoded, three bytes for each that is not ASCII.
+        let header_bytes = status.details().len() * 4 / 3 + status.message().len() * 3;
+        assert!(header_bytes < 8 * 1024, "{header_bytes} bytes");
+        let read = ApiError::from_status(&status);
+        assert_eq!(read.message, "ü".repeat(200));
+        assert_eq!(read.violations.len(), DETAILS_MAX);
+        assert_eq!(v1::Error::from(error).retry_after_ms, Some(86_400_000));
+    }
 }

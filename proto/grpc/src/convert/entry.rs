@@ -169,3 +169,72 @@ pub fn check_count(entries: usize) -> Result<(), InvalidField> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::ApiError;
+
+    #[test]
+    fn an_entry_names_a_partition() {
+        let entry =
+            v1::FetchPartition { topic: "t".into(), partition: 2, topic_id: Some(9), ..Default::default() };
+        let read = PartitionRef::try_from(&entry).expect("valid");
+        assert_eq!((read.topic.as_str(), read.topic_id, read.partition.get()), ("t", Some(TopicId(9)), 2));
+        let negative = v1::FetchPartition { partition: -1, ..entry.clone() };
+        assert_eq!(
+            PartitionRef::try_from(&negative).map_err(|invalid| invalid.field),
+            Err("partition".into())
+        );
+        let nameless = v1::FetchPartition { topic: String::new(), ..entry };
+        assert_eq!(PartitionRef::try_from(&nameless).map_err(|invalid| invalid.field), Err("topic".into()));
+        let deleted = v1::DeleteTopicRequest { name: "a/b".into(), topic_id: None };
+        assert_eq!(TopicRef::try_from(&deleted).map_err(|invalid| invalid.field), Err("name".into()));
+    }
+
+    #[test]
+    fn a_start_is_required_and_checked() {
+        use v1::subscribe_partition::Start;
+        let read = |start: Option<Start>| {
+            Position::try_from(&v1::SubscribePartition { start, ..Default::default() })
+        };
+        for position in [
+            Position::Offset(Offset::ZERO),
+            Position::Timestamp(TimestampMs(-1)),
+            Position::Earliest,
+            Position::Latest,
+        ] {
+            assert_eq!(read(Some(position.into())), Ok(position));
+        }
+        for bad in [None, Some(Start::Offset(-1)), Some(Start::Position(0)), Some(Start::Position(3))] {
+            assert!(read(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn lookups_and_deletions_name_a_place() {
+        use v1::{delete_records_partition::Before, list_offsets_partition::At};
+        let lookup = |at| Position::try_from(&v1::ListOffsetsPartition { at, ..Default::default() });
+        assert_eq!(lookup(Some(At::Position(1))), Ok(Position::Earliest));
+        assert_eq!(lookup(Some(At::TimestampMs(5))), Ok(Position::Timestamp(TimestampMs(5))));
+        assert!(lookup(None).is_err() && lookup(Some(At::Position(0))).is_err());
+        let deletion =
+            |before| Position::try_from(&v1::DeleteRecordsPartition { before, ..Default::default() });
+        assert_eq!(deletion(Some(Before::Position(2))), Ok(Position::Latest));
+        assert_eq!(deletion(Some(Before::Offset(0))), Ok(Position::Offset(Offset::ZERO)));
+        // Nothing said is not "everything".
+        assert!(deletion(None).is_err() && deletion(Some(Before::Offset(-1))).is_err());
+    }
+
+    #[test]
+    fn a_request_names_some_partitions_once() {
+        assert!(check_entries([("t", 0)].into_iter()).is_ok());
+        assert!(check_entries([("t", 0), ("t", 1), ("u", 0)].into_iter()).is_ok());
+        let twice = check_entries([("t", 0), ("u", 0), ("t", 0)].into_iter()).expect_err("twice");
+        assert_eq!(twice.field, "partitions[2]");
+        assert!(check_entries([].into_iter()).is_err());
+        let many = vec![("t", 0); PARTITIONS_PER_REQUEST_MAX + 1];
+        let error = ApiError::from(check_entries(many.into_iter()).expect_err("too many"));
+        assert_eq!((error.reason, error.metadata["limit"].as_str()), (ErrorReason::RequestTooLarge, "2000"));
+    }
+}

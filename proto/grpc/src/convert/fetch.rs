@@ -49,3 +49,45 @@ pub fn max_bytes(field: &str, value: Option<i32>) -> Result<u32, InvalidField> {
         None => Ok(limit),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_said_has_a_default() {
+        let bounds = FetchBounds::try_from(&v1::FetchRequest::default()).expect("valid");
+        assert_eq!((bounds.min_bytes, bounds.max_bytes), (1, 16 * 1024 * 1024));
+        assert_eq!(bounds.max_wait, Duration::from_millis(500));
+        assert_eq!(bounds.format, v1::RecordFormat::Records);
+    }
+
+    #[test]
+    fn what_is_too_much_is_cut() {
+        let greedy = v1::FetchRequest {
+            min_bytes: Some(i32::MAX),
+            max_bytes: Some(i32::MAX),
+            max_wait_ms: Some(i32::MAX),
+            ..Default::default()
+        };
+        let bounds = FetchBounds::try_from(&greedy).expect("valid");
+        assert_eq!((bounds.min_bytes, bounds.max_bytes), (16 * 1024 * 1024, 16 * 1024 * 1024));
+        assert_eq!(bounds.max_wait, Duration::from_secs(30));
+        let small = v1::FetchRequest { min_bytes: Some(100), max_bytes: Some(10), ..Default::default() };
+        assert_eq!(FetchBounds::try_from(&small).map(|bounds| bounds.min_bytes), Ok(10));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        let whole = v1::FetchRequest::default;
+        for (bad, field) in [
+            (v1::FetchRequest { min_bytes: Some(-1), ..whole() }, "min_bytes"),
+            (v1::FetchRequest { max_bytes: Some(0), ..whole() }, "max_bytes"),
+            (v1::FetchRequest { max_bytes: Some(-1), ..whole() }, "max_bytes"),
+            (v1::FetchRequest { max_wait_ms: Some(i32::MIN), ..whole() }, "max_wait_ms"),
+            (v1::FetchRequest { format: 7, ..whole() }, "format"),
+        ] {
+            assert_eq!(FetchBounds::try_from(&bad).map_err(|invalid| invalid.field), Err(field.into()));
+        }
+    }
+}
