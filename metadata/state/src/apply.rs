@@ -138,10 +138,12 @@ impl State {
             (_, None) => false,
         };
         if older {
-            Err(ApplyError::Misplaced { kind: "a begin with an older snapshot", place })
-        } else {
-            Ok(())
+            return Err(ApplyError::Misplaced { kind: "a begin with an older snapshot", place });
         }
+        if begin.snapshot.as_ref().is_some_and(|named| named.next >= place) {
+            return Err(ApplyError::Misplaced { kind: "a begin with a snapshot of later places", place });
+        }
+        Ok(())
     }
 
     /// Gives a proposal its outcome: the first one, if it had one before.
@@ -184,7 +186,10 @@ impl State {
                 memory.outcomes.remove(&oldest);
             }
         }
-        memory.outcomes.insert(proposal.number, outcome);
+        // A number that its own sender calls resolved is not asked for again.
+        if proposal.number >= memory.lowest_unresolved {
+            memory.outcomes.insert(proposal.number, outcome);
+        }
     }
 
     fn command(&mut self, command: &Command, changed: &mut Vec<TopicPartition>) -> Result<Outcome, Refusal> {
@@ -197,7 +202,7 @@ impl State {
             Command::InitProducer { existing } => self.init_producer(*existing),
             Command::CommitSegment(commit) => self.commit_segment(commit, changed),
             Command::ExpireProducers { proposer_time } => Ok(self.expire_producers(*proposer_time)),
-            Command::NoteTruncation { below } => Ok(self.note_truncation(*below)),
+            Command::NoteTruncation { below } => self.note_truncation(*below),
         }
     }
 
@@ -356,7 +361,11 @@ impl State {
         Outcome::ProducersExpired(u32::try_from(expired.len()).unwrap_or(u32::MAX))
     }
 
-    fn note_truncation(&mut self, below: Place) -> Outcome {
+    fn note_truncation(&mut self, below: Place) -> Result<Outcome, Refusal> {
+        // Only what lies below a snapshot is removable.
+        if self.snapshot().is_none_or(|snapshot| below > snapshot.next) {
+            return Err(Refusal::Malformed);
+        }
         self.truncated_below = self.truncated_below.max(below);
         let finished: Vec<LogEpoch> = self.epoch_ends.range(..below.epoch).map(|(epoch, _)| *epoch).collect();
         for epoch in finished {
@@ -365,6 +374,6 @@ impl State {
         // The one in force stays, and the one before it: a booting agent may have read the Begin that named it.
         let kept = self.snapshots.len().min(2);
         self.snapshots.drain(..self.snapshots.len() - kept);
-        Outcome::TruncationNoted
+        Ok(Outcome::TruncationNoted)
     }
 }

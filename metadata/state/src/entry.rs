@@ -173,7 +173,9 @@ fn unframe(bytes: &[u8]) -> Result<std::borrow::Cow<'_, [u8]>, EntryError> {
 fn decompress(payload: &[u8]) -> Result<Vec<u8>, EntryError> {
     use std::io::Read;
     let too_large = |_| EntryError::Compression { max: PAYLOAD_BYTES_MAX };
-    let decoder = zstd::stream::read::Decoder::with_buffer(payload).map_err(too_large)?;
+    let mut decoder = zstd::stream::read::Decoder::with_buffer(payload).map_err(too_large)?;
+    // Otherwise a few bytes can ask for a window of 128 MiB.
+    decoder.window_log_max(PAYLOAD_BYTES_MAX.ilog2()).map_err(too_large)?;
     let mut out = Vec::new();
     decoder.take(PAYLOAD_BYTES_MAX as u64 + 1).read_to_end(&mut out).map_err(too_large)?;
     if out.len() > PAYLOAD_BYTES_MAX {

@@ -6,7 +6,7 @@
 //! and orders entries is the business of `tidelog-metadata-node`.
 //!
 //! Map: [`entry`] entries and their bytes · [`command`] commands and outcomes · [`state`] what is known, and how to ask
-//! it · [`apply`] and `commit` how it changes · [`topic`], [`slices`], [`producer`] its parts · [`config`] topic
+//! it · [`apply`] and `commit` how it changes · [`snapshot`] it as bytes · [`topic`], [`slices`], [`producer`] its parts · [`config`] topic
 //! configuration · [`limits`] · `convert`, [`wire`] protobuf.
 
 pub mod apply;
@@ -19,6 +19,7 @@ pub mod entry;
 pub mod limits;
 pub mod producer;
 pub mod slices;
+pub mod snapshot;
 pub mod state;
 pub mod topic;
 pub mod wire;
@@ -28,7 +29,10 @@ pub use command::{
     BatchCommit, BatchOutcome, BatchRefusal, Command, CommitSegment, Outcome, Proposal, ProposalNumber,
     Refusal, SliceCommit,
 };
-pub use entry::{BatchBuilder, Begin, Entry, EntryBody, EntryError, EntryId, FEATURE_LEVEL, FeatureLevel, SnapshotRef};
+pub use entry::{
+    BatchBuilder, Begin, Entry, EntryBody, EntryError, EntryId, FEATURE_LEVEL, FeatureLevel, SnapshotRef,
+};
 pub use slices::{ObjectId, Slice};
+pub use snapshot::SnapshotError;
 pub use state::{Leader, State};
 pub use topic::{ObjectRecord, Partition, Topic};
