@@ -1,5 +1,6 @@
 //! Taking over: a seal, then a Begin. Whoever lands the Begin leads.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tidelog_metadata_state::{Begin, Entry, EntryBody, EntryId, FEATURE_LEVEL, SnapshotRef};
@@ -11,6 +12,7 @@ use crate::config::Mistake;
 use crate::handle::MetadataStats;
 use crate::node::Node;
 use crate::replica::{LogEnd, ReplicaError};
+use crate::time::LeaderClock;
 
 /// How a try to take over ended.
 pub(crate) enum Election {
@@ -72,19 +74,23 @@ impl Node {
     }
 
     /// A node whose clock is wrong would stamp wrong times on everything: it does not lead.
-    async fn check_clock(&self) -> Result<Option<String>, ReplicaError> {
-        let store = self.snapshots.store_time(self.entropy.uuid()).await?;
-        let own = self.clock.now();
-        let tolerance = i64::try_from(self.config.clock_tolerance.as_millis()).unwrap_or(i64::MAX);
-        let difference = own.0.saturating_sub(store.0);
-        if difference.saturating_abs() <= tolerance {
-            return Ok(None);
+    async fn check_clock(&mut self) -> Result<Option<String>, ReplicaError> {
+        let (clock, store) = (Arc::clone(&self.clock), Arc::clone(&self.snapshots));
+        let tolerance = self.config.clock_tolerance;
+        match LeaderClock::checked(clock, store, self.entropy.uuid(), tolerance).await? {
+            Ok(checked) => {
+                self.leader_clock = checked;
+                Ok(None)
+            }
+            Err(ahead_ms) => {
+                let why = format!(
+                    "this machine's clock is {ahead_ms} ms ahead of the object store's, allowed are {} ms either way: set the clock",
+                    tolerance.as_millis()
+                );
+                tracing::error!(event = "clock_skew", ahead_ms, "{why}");
+                Ok(Some(why))
+            }
         }
-        let why = format!(
-            "this machine's clock differs from the object store's by {difference} ms, allowed are {tolerance} ms: set the clock"
-        );
-        tracing::error!(event = "clock_skew", difference_ms = difference, "{why}");
-        Ok(Some(why))
     }
 
     /// Closes the open epoch. Returns false if its leader appended something else first: it lives.
@@ -135,7 +141,7 @@ impl Node {
     }
 
     /// Log time never falls, whatever this machine's clock says.
-    fn entry_time(&self) -> TimestampMs {
-        self.clock.now().max(self.shared.state.read().log_time())
+    pub(crate) fn entry_time(&self) -> TimestampMs {
+        self.leader_clock.now().max(self.shared.state.read().log_time())
     }
 }

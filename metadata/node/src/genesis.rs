@@ -38,7 +38,9 @@ pub enum GenesisError {
     #[error("the first metadata entry is no genesis: this table or prefix is used by something else")]
     NoGenesis,
     /// The two stores belong to different clusters.
-    #[error("the object store belongs to cluster {storage}, the metadata log to cluster {log}: one of the two URLs is wrong")]
+    #[error(
+        "the object store belongs to cluster {storage}, the metadata log to cluster {log}: one of the two URLs is wrong"
+    )]
     Mismatch {
         /// Cluster of the object store.
         storage: ClusterId,
@@ -46,7 +48,9 @@ pub enum GenesisError {
         log: ClusterId,
     },
     /// The log belongs to a cluster, and the object store to none.
-    #[error("the metadata log belongs to cluster {log}, the object store is not initialised: is the storage URL right?")]
+    #[error(
+        "the metadata log belongs to cluster {log}, the object store is not initialised: is the storage URL right?"
+    )]
     StorageMissing {
         /// Cluster of the metadata log.
         log: ClusterId,
@@ -81,7 +85,10 @@ fn genesis_of(bytes: &[u8]) -> Result<ClusterId, GenesisError> {
 }
 
 /// The id of the cluster that both stores belong to; `None` if neither, or only the object store, is initialised.
-pub async fn recognise(store: &dyn ObjectStore, log: &dyn MetadataLog) -> Result<Option<ClusterId>, GenesisError> {
+pub async fn recognise(
+    store: &dyn ObjectStore,
+    log: &dyn MetadataLog,
+) -> Result<Option<ClusterId>, GenesisError> {
     match (storage_cluster(store).await?, log_cluster(log).await?) {
         (Some(storage), Some(log)) if storage == log => Ok(Some(storage)),
         (Some(storage), Some(log)) => Err(GenesisError::Mismatch { storage, log }),
@@ -103,7 +110,8 @@ pub async fn initialise(
     }
     let fresh = entropy.uuid();
     let create = PutOptions::from(PutMode::Create);
-    match store.put_opts(&Path::from(CLUSTER_OBJECT), Bytes::from(format!("{fresh}\n")).into(), create).await {
+    match store.put_opts(&Path::from(CLUSTER_OBJECT), Bytes::from(format!("{fresh}\n")).into(), create).await
+    {
         Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => {}
         Err(error) => return Err(error.into()),
     }

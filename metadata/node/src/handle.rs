@@ -1,6 +1,6 @@
 //! What the rest of the agent calls.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -26,7 +26,8 @@ pub(crate) struct Shared {
     pub instance: AgentInstance,
     pub state: RwLock<State>,
     pub stats: MetadataStats,
-    watchers: Mutex<HashMap<TopicPartition, Vec<Arc<Notify>>>>,
+    /// In an order, so that who is woken first does not depend on the process.
+    watchers: Mutex<BTreeMap<TopicPartition, Vec<Arc<Notify>>>>,
     role: watch::Sender<Role>,
 }
 
@@ -109,7 +110,7 @@ impl Metadata {
             instance,
             state: RwLock::new(State::new()),
             stats: MetadataStats::default(),
-            watchers: Mutex::new(HashMap::new()),
+            watchers: Mutex::new(BTreeMap::new()),
             role: watch::Sender::new(Role::Booting),
         });
         (Self { shared: Arc::clone(&shared), requests }, shared, receiver)
@@ -122,7 +123,8 @@ impl Metadata {
     /// be. Dropping the future is the same as a deadline.
     pub async fn propose(&self, command: Command, deadline: Instant) -> Result<Arc<Outcome>, ProposeError> {
         let (reply, outcome) = oneshot::channel();
-        let queued = tokio::time::timeout_at(deadline, self.requests.send(Request::Propose { command, reply })).await;
+        let queued =
+            tokio::time::timeout_at(deadline, self.requests.send(Request::Propose { command, reply })).await;
         match queued {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return Err(ProposeError::Unavailable("the node has stopped".into())),

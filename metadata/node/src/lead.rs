@@ -1,11 +1,10 @@
 //! Leading an epoch: group commit with one append in flight, linearizable reads, roll.
 
 use std::pin::Pin;
-use std::time::Duration;
 
 use tidelog_metadata_log::LogError;
 use tidelog_metadata_state::{BatchBuilder, Command, Entry, EntryBody, EntryId, SnapshotRef};
-use tidelog_types::{Place, TimestampMs};
+use tidelog_types::Place;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -15,6 +14,7 @@ use crate::config::Mistake;
 use crate::handle::{ReadIndexError, Request};
 use crate::node::{ConfirmReply, Node, Turn};
 use crate::replica::ReplicaError;
+use crate::time::LeaderClock;
 
 pub(crate) type Task<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -22,9 +22,6 @@ pub(crate) type Task<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pub(crate) struct Term {
     /// The place of the Begin that opened it.
     begin: Place,
-    /// Wall clock at the Begin; later times are this plus monotonic time, so that the wall clock may jump.
-    wall_clock: TimestampMs,
-    monotonic_clock: Instant,
     pub entries: u64,
     pub bytes: u64,
     in_flight: Option<InFlight>,
@@ -33,13 +30,16 @@ pub(crate) struct Term {
     confirming_for: Vec<ConfirmReply>,
     /// Readers that asked while an append was in flight wait for it: others may have seen its entry already.
     behind_append: Vec<ConfirmReply>,
-    pub snapshot: Option<Task<SnapshotRef>>,
-    pub snapshot_ready: Option<SnapshotRef>,
+    pub snapshot: Option<Task<Snapshot>>,
+    pub snapshot_ready: Option<Snapshot>,
     pub truncation: Option<Task<Option<Place>>>,
     expiry_at: Instant,
     /// The next epoch has begun: nothing new is started, and what is in flight will find its place sealed.
     deposed: bool,
 }
+
+/// A snapshot that was written, and the clock if it was found right meanwhile.
+pub(crate) type Snapshot = (SnapshotRef, Option<LeaderClock>);
 
 struct InFlight {
     place: Place,
@@ -64,10 +64,11 @@ enum Event {
     Cancelled,
     Landed(Landed),
     Confirmed(Result<bool, LogError>),
-    Snapshot(SnapshotRef),
+    Snapshot(Snapshot),
     Truncated(Option<Place>),
     Request(Option<Request>),
     Expiry,
+    Quiet,
 }
 
 impl Node {
@@ -107,6 +108,7 @@ impl Node {
                     self.take_waiting_requests();
                 }
                 Event::Expiry => self.propose_expiry(&mut term),
+                Event::Quiet => self.look_for_successor(&mut term),
             }
             if term.in_flight.is_some() {
                 term.behind_append.append(&mut self.confirms);
@@ -118,8 +120,6 @@ impl Node {
         let next = self.next_place();
         let mut term = Term {
             begin: Place::begin_of(next.epoch),
-            wall_clock: self.clock.now().max(self.shared.state.read().log_time()),
-            monotonic_clock: Instant::now(),
             entries: 0,
             bytes: 0,
             in_flight: None,
@@ -137,6 +137,8 @@ impl Node {
     }
 
     async fn next_event(&mut self, term: &mut Term, cancel: &CancellationToken, stopping: bool) -> Event {
+        // Nobody else can have taken over from a node that has the stores for itself.
+        let quiet = !self.config.exclusive && term.in_flight.is_none() && term.confirming.is_none();
         let append = async {
             match &mut term.in_flight {
                 Some(in_flight) => in_flight.append.as_mut().await,
@@ -153,6 +155,7 @@ impl Node {
             below = finished(&mut term.truncation) => Event::Truncated(below),
             request = self.requests.recv(), if has_room && !stopping => Event::Request(request),
             () = tokio::time::sleep_until(term.expiry_at) => Event::Expiry,
+            () = tokio::time::sleep(self.config.follow_interval), if quiet => Event::Quiet,
         }
     }
 
@@ -167,8 +170,7 @@ impl Node {
         if builder.is_empty() {
             return;
         }
-        let time = term.wall_clock.saturating_add_ms(elapsed_ms(term.monotonic_clock));
-        let (entry, bytes) = builder.finish(EntryId(self.entropy.uuid()), time);
+        let (entry, bytes) = builder.finish(EntryId(self.entropy.uuid()), self.entry_time());
         let place = self.next_place();
         let appender = self.appender();
         let length = bytes.len() as u64;
@@ -202,7 +204,9 @@ impl Node {
                 }
                 self.apply_bytes(place, &found)?;
                 if self.shared.state.read().open_seal().is_none() {
-                    return Err(ReplicaError::StartOver(format!("place {place} of this leader's epoch holds another entry")));
+                    return Err(ReplicaError::StartOver(format!(
+                        "place {place} of this leader's epoch holds another entry"
+                    )));
                 }
                 tracing::info!(event = "deposed", %place);
                 term.deposed = true;
@@ -229,6 +233,12 @@ impl Node {
             return;
         }
         term.confirming_for = std::mem::take(&mut self.confirms);
+        self.look_for_successor(term);
+    }
+
+    /// Reads whether the next epoch has begun: for those who asked, and when nothing else would tell a leader without
+    /// work that another node leads by now. Its replica would stay as it is, and its readers would wait for ever.
+    fn look_for_successor(&self, term: &mut Term) {
         if self.errs(Mistake::SkipConfirm) || self.errs(Mistake::SkipSuccessorCheck) {
             term.confirming = Some(Box::pin(std::future::ready(Ok(false))));
             return;
@@ -263,7 +273,8 @@ impl Node {
 
     /// Closes this node's own epoch and opens the next, which names a new snapshot; then what lies below that may go.
     /// Returns false if another node opened it.
-    async fn roll(&mut self, term: &mut Term, snapshot: SnapshotRef) -> Result<bool, ReplicaError> {
+    async fn roll(&mut self, term: &mut Term, (snapshot, clock): Snapshot) -> Result<bool, ReplicaError> {
+        self.leader_clock = clock.unwrap_or(self.leader_clock);
         if self.errs(Mistake::TruncateOpenEpoch) {
             let below = snapshot.next;
             let seqs: Vec<_> = (1..below.seq.0).map(tidelog_types::LogSeq).collect();
@@ -301,11 +312,7 @@ impl Node {
         let (reply, outcome) = oneshot::channel();
         self.accept(Request::Propose { command, reply });
         self.own_outcomes.push(outcome);
-        self.own_outcomes.retain_mut(|outcome| matches!(outcome.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
+        self.own_outcomes
+            .retain_mut(|outcome| matches!(outcome.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
     }
-}
-
-fn elapsed_ms(since: Instant) -> i64 {
-    let elapsed: Duration = since.elapsed();
-    i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX)
 }

@@ -8,7 +8,7 @@
 //! relies on clocks, leases or locks for safety.
 //!
 //! Map: [`handle`] what the rest of the agent calls · [`config`] its settings · `node` boot and the choice of role ·
-//! [`genesis`] the beginning of a cluster · `replica` reading the log · `election` taking over · `lead` committing · `maintenance` snapshots and truncation · [`snapshots`] where
+//! [`genesis`] the beginning of a cluster · `replica` reading the log · `election` taking over · `lead` committing · `maintenance` snapshots and truncation · `time` the leader's clock · [`snapshots`] where
 //! they lie.
 
 mod append;
@@ -24,6 +24,7 @@ mod node;
 mod proposals;
 mod replica;
 pub mod snapshots;
+mod time;
 
 pub use config::{Mistake, NodeConfig};
 pub use handle::{Metadata, MetadataStats, PartitionWatch, ProposeError, ReadIndexError, Role};

@@ -10,6 +10,7 @@ use crate::config::Mistake;
 use crate::handle::MetadataStats;
 use crate::lead::Term;
 use crate::node::Node;
+use crate::time::LeaderClock;
 
 /// Places removed in one call.
 const REMOVE_PLACES: usize = 500;
@@ -25,7 +26,9 @@ impl Node {
         let state = self.shared.state.read().clone();
         let next = state.next();
         let name = format!("{:010}-{:010}-{}.snap", next.epoch.0, next.seq.0, self.entropy.uuid());
-        let (store, shared, entropy) = (Arc::clone(&self.snapshots), Arc::clone(&self.shared), self.entropy.clone());
+        let (store, shared, entropy) =
+            (Arc::clone(&self.snapshots), Arc::clone(&self.shared), self.entropy.clone());
+        let (clock, tolerance) = (Arc::clone(&self.clock), self.config.clock_tolerance);
         let (inline, mut pause) = (self.config.snapshots_inline, Backoff::new(self.config.retry_pause));
         term.snapshot = Some(Box::pin(async move {
             let bytes = encode(state, inline).await;
@@ -37,7 +40,9 @@ impl Node {
                 pause.wait(&entropy).await;
             }
             MetadataStats::add(&shared.stats.snapshots, 1);
-            SnapshotRef { next, name }
+            // Whoever begins an epoch has compared its clock with the store's not long ago, also if it led before.
+            let checked = LeaderClock::checked(clock, store, entropy.uuid(), tolerance).await;
+            (SnapshotRef { next, name }, checked.ok().and_then(Result::ok))
         }));
     }
 

@@ -8,7 +8,12 @@ use crate::append::{Appender, Landed};
 use crate::config::Mistake;
 
 impl Appender {
-    pub(crate) async fn append_mistaken(&self, place: Place, bytes: Bytes, mistake: Option<Mistake>) -> Landed {
+    pub(crate) async fn append_mistaken(
+        &self,
+        place: Place,
+        bytes: Bytes,
+        mistake: Option<Mistake>,
+    ) -> Landed {
         let gives_up = match mistake {
             Some(Mistake::UnknownIsFailure) => false,
             Some(Mistake::ReusePlaceAfterAbsentReadBack) => true,
@@ -18,10 +23,12 @@ impl Appender {
             Append::Appended => Landed::Own,
             Append::Occupied(found) if found == bytes => Landed::Own,
             Append::Occupied(found) => Landed::Other(found),
-            Append::Unknown(_) if gives_up => match self.log.read(self.shard, place.epoch, place.seq, 1).await {
-                Ok(found) if found.is_empty() => Landed::GivenUp,
-                _ => self.append(place, bytes).await,
-            },
+            Append::Unknown(_) if gives_up => {
+                match self.log.read(self.shard, place.epoch, place.seq, 1).await {
+                    Ok(found) if found.is_empty() => Landed::GivenUp,
+                    _ => self.append(place, bytes).await,
+                }
+            }
             Append::Unknown(_) => Landed::GivenUp,
         }
     }

@@ -17,6 +17,7 @@ use crate::handle::{Metadata, ProposeError, ReadIndexError, Request, Role, Share
 use crate::proposals::Proposals;
 use crate::replica::{LogEnd, NodeError, ReplicaError};
 use crate::snapshots::SnapshotStore;
+use crate::time::LeaderClock;
 
 pub(crate) type ProposeResult = Result<Arc<Outcome>, ProposeError>;
 pub(crate) type ConfirmReply = oneshot::Sender<Result<LogIndex, ReadIndexError>>;
@@ -29,6 +30,8 @@ pub struct Node {
     pub(crate) snapshots: Arc<dyn SnapshotStore>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Entropy,
+    /// What a leader or candidate stamps entries with.
+    pub(crate) leader_clock: LeaderClock,
     pub(crate) shared: Arc<Shared>,
     pub(crate) requests: mpsc::Receiver<Request>,
     pub(crate) proposals: Proposals,
@@ -66,6 +69,7 @@ impl Node {
             config,
             log,
             snapshots,
+            leader_clock: LeaderClock::unchecked(&*clock),
             clock,
             entropy,
             shared,

@@ -46,7 +46,9 @@ pub enum NodeError {
     #[error("the metadata log is empty: initialise the cluster first (`tidelog init`)")]
     NotInitialised,
     /// The log belongs to another cluster than the object store.
-    #[error("the metadata log belongs to cluster {found}, the object store to cluster {expected}: one of the two URLs is wrong")]
+    #[error(
+        "the metadata log belongs to cluster {found}, the object store to cluster {expected}: one of the two URLs is wrong"
+    )]
     OtherCluster {
         /// Cluster of the object store.
         expected: ClusterId,
@@ -99,7 +101,12 @@ impl Node {
                     let damaged = |error: String| NodeError::Snapshot { name: snapshot.name.clone(), error };
                     let state = State::decode_snapshot(&bytes).map_err(|error| damaged(error.to_string()))?;
                     if state.next() != snapshot.next {
-                        return Err(damaged(format!("it ends at {}, named for {}", state.next(), snapshot.next)).into());
+                        return Err(damaged(format!(
+                            "it ends at {}, named for {}",
+                            state.next(),
+                            snapshot.next
+                        ))
+                        .into());
                     }
                     state
                 }

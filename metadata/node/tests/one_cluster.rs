@@ -32,7 +32,8 @@ struct Running {
 impl Stores {
     async fn new() -> Self {
         let (objects, log, entropy) = (Arc::new(InMemory::new()), MemoryLog::new(), Entropy::seeded(7));
-        let cluster = genesis::initialise(&*objects, &log, &SystemClock, &entropy).await.expect("empty stores");
+        let cluster =
+            genesis::initialise(&*objects, &log, &SystemClock, &entropy).await.expect("empty stores");
         Self { objects, log, entropy, cluster }
     }
 
