@@ -1,0 +1,109 @@
+//! A node's process: it runs, stands still, dies and starts again.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tidelog_metadata_log::env::Entropy;
+use tidelog_metadata_node::{Node, NodeConfig, NodeError};
+use tidelog_types::AgentInstance;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::SimClock;
+use crate::log::SimLog;
+use crate::snapshots::SimSnapshots;
+use crate::world::{OBSERVER, World};
+
+/// Starts a node on a machine.
+pub fn start(world: &World, machine: usize) {
+    let (config, entropy) = {
+        let mut inner = world.lock();
+        let instance = AgentInstance(inner.dice.uuid());
+        let entropy = Entropy::seeded(inner.dice.word());
+        let settings = inner.settings;
+        let mut config = NodeConfig::new(settings.cluster, instance);
+        config.roll_entries = settings.roll_entries;
+        config.follow_interval = settings.follow_interval;
+        config.witness_interval = settings.witness_interval;
+        config.expiry_interval = std::time::Duration::from_secs(7);
+        config.mistake = settings.mistake;
+        config.snapshots_inline = true;
+        (config, entropy)
+    };
+    let instance = config.instance;
+    world.note(&[7, machine as u64, instance.0.as_u64_pair().0], || {
+        format!("node {machine} starts as {instance}")
+    });
+    let log = Arc::new(SimLog::new(world.clone(), machine, instance));
+    let snapshots = Arc::new(SimSnapshots::new(world.clone(), machine, instance));
+    let clock = Arc::new(SimClock::new(world.clone(), machine));
+    let (metadata, node) = Node::new(config, log, snapshots, clock, entropy);
+    {
+        let mut inner = world.lock();
+        let machine = &mut inner.machines[machine];
+        machine.node = Some(metadata);
+        machine.instance = instance;
+        machine.dying = false;
+        machine.frozen_until = None;
+    }
+    let process = Process {
+        world: world.clone(),
+        machine,
+        run: Box::pin(node.run(CancellationToken::new())),
+        thaw: None,
+    };
+    let world = world.clone();
+    tokio::spawn(async move {
+        if let Err(error) = process.await {
+            // Nothing that the faults here do may stop a node for good.
+            world.violate("INV-19", format!("node {machine} stopped: {error}"));
+        }
+        world.lock().machines[machine].node = None;
+        if machine != OBSERVER {
+            let down = world.lock().dice.ms(1, 3_000);
+            sleep(down).await;
+            start(&world, machine);
+        }
+    });
+}
+
+/// A process as its machine runs it: a stopped one is not polled, and what wakes it meanwhile is kept for later.
+struct Process {
+    world: World,
+    machine: usize,
+    run: Pin<Box<dyn Future<Output = Result<(), NodeError>> + Send>>,
+    thaw: Option<Pin<Box<tokio::time::Sleep>>>,
+}
+
+impl Future for Process {
+    type Output = Result<(), NodeError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let frozen_until = {
+            let mut inner = self.world.lock();
+            let machine = &mut inner.machines[self.machine];
+            if machine.dying {
+                return Poll::Ready(Ok(()));
+            }
+            machine.waker = Some(context.waker().clone());
+            if machine.frozen_until.is_some_and(|until| until <= Instant::now()) {
+                machine.frozen_until = None;
+            }
+            machine.frozen_until
+        };
+        let Some(until) = frozen_until else {
+            self.thaw = None;
+            return self.run.as_mut().poll(context);
+        };
+        let thaw = self.thaw.get_or_insert_with(|| Box::pin(sleep_until(until)));
+        thaw.as_mut().reset(until);
+        match thaw.as_mut().poll(context) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(()) => {
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+        }
+    }
+}
