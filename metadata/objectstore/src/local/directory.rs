@@ -64,14 +64,20 @@ impl Directory {
         let path = fs::canonicalize(path).map_err(io_error("resolve", path))?;
         let lock = take_lock(&path)?;
         check_fitness(&path)?;
-        let mut synced = BTreeSet::new();
-        clean_and_sync(&path, disk, &mut synced)?;
+        let mut directories = BTreeSet::new();
+        remove_leftovers(&path, &mut directories)?;
+        for directory in &directories {
+            sync_directory(directory, disk)?;
+        }
+        // The files too: what lies here may come from a backup that somebody copied back a second ago. All in one call,
+        // because an fsync of a file that is durable already still waits for the disk (2 ms a file were measured).
+        disk.sync_tree(&path).map_err(sync_error(&path))?;
         // The directory itself may be new: its name must not be lost either. Its parent may belong to somebody else and
         // be unreadable; then it was there before us.
         if let Some(parent) = path.parent().filter(|parent| File::open(parent).is_ok()) {
             sync_directory(parent, disk)?;
         }
-        Ok(Self { path, synced, _lock: lock })
+        Ok(Self { path, synced: directories, _lock: lock })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -134,26 +140,19 @@ fn check_fitness(directory: &Path) -> Result<(), LocalError> {
     verdict
 }
 
-/// Removes half-written files and syncs everything that stays.
-///
-/// The files too: what lies here may come from a process that was killed between its link and its sync, or from a
-/// backup that somebody copied back a second ago. Syncing what is durable already costs microseconds.
-fn clean_and_sync(directory: &Path, disk: &Disk, synced: &mut BTreeSet<PathBuf>) -> Result<(), LocalError> {
+/// Removes half-written files, and collects the directories.
+fn remove_leftovers(directory: &Path, directories: &mut BTreeSet<PathBuf>) -> Result<(), LocalError> {
     for entry in fs::read_dir(directory).map_err(io_error("list", directory))? {
         let entry = entry.map_err(io_error("list", directory))?;
         let path = entry.path();
         let kind = entry.file_type().map_err(io_error("look at", &path))?;
         if kind.is_dir() {
-            clean_and_sync(&path, disk, synced)?;
+            remove_leftovers(&path, directories)?;
         } else if kind.is_file() && is_leftover(&path) {
             fs::remove_file(&path).map_err(io_error("remove leftover", &path))?;
-        } else if kind.is_file() {
-            let file = File::open(&path).map_err(io_error("open", &path))?;
-            disk.sync(&path, &file).map_err(sync_error(&path))?;
         }
     }
-    sync_directory(directory, disk)?;
-    synced.insert(directory.to_owned());
+    directories.insert(directory.to_owned());
     Ok(())
 }
 

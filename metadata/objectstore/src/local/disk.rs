@@ -24,6 +24,9 @@ pub fn end_process(message: &str) {
 /// Makes a file or directory durable. A seam, so that tests can fail it and see its order.
 pub(super) trait Syncs: Send + Sync + fmt::Debug {
     fn sync(&self, path: &Path, file: &File) -> io::Result<()>;
+
+    /// The same for all files and directories of the file system that `directory` is on.
+    fn sync_all(&self, path: &Path, directory: &File) -> io::Result<()>;
 }
 
 /// fsync.
@@ -33,6 +36,18 @@ pub(super) struct RealSync;
 impl Syncs for RealSync {
     fn sync(&self, _path: &Path, file: &File) -> io::Result<()> {
         file.sync_all()
+    }
+
+    #[cfg(target_os = "linux")]
+    fn sync_all(&self, _path: &Path, directory: &File) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(directory)?)
+    }
+
+    /// Other systems have no such call that tells errors. Files were synced before they got their names, and their
+    /// directories are synced one by one.
+    #[cfg(not(target_os = "linux"))]
+    fn sync_all(&self, _path: &Path, _directory: &File) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -58,7 +73,12 @@ impl Disk {
 
     pub(super) fn sync(&self, path: &Path, file: &File) -> Result<()> {
         self.check()?;
-        let Err(source) = self.syncs.sync(path, file) else { return Ok(()) };
+        self.judge(path, self.syncs.sync(path, file))
+    }
+
+    /// The end of the process if a sync failed.
+    fn judge(&self, path: &Path, synced: io::Result<()>) -> Result<()> {
+        let Err(source) = synced else { return Ok(()) };
         self.failed.store(true, Ordering::Release);
         (self.fatal)(&format!(
             "fsync of {} failed: {source}; what was written may be lost, so the process ends here. \
@@ -75,6 +95,13 @@ impl Disk {
         }
         let directory = File::open(path).map_err(|source| failed("open directory", path, source))?;
         self.sync(path, &directory)
+    }
+
+    /// Makes everything below a directory durable.
+    pub(super) fn sync_tree(&self, path: &Path) -> Result<()> {
+        self.check()?;
+        let directory = File::open(path).map_err(|source| failed("open directory", path, source))?;
+        self.judge(path, self.syncs.sync_all(path, &directory))
     }
 }
 

@@ -12,12 +12,21 @@ struct Script {
     fails_at: Arc<Mutex<Option<&'static str>>>,
 }
 
+/// How the script calls the sync of a whole file system.
+const EVERYTHING: &str = "everything";
+
 impl Syncs for Script {
     fn sync(&self, path: &FilePath, file: &File) -> io::Result<()> {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let fails = self.fails_at.lock().is_some_and(|word| name.contains(word));
         self.synced.lock().push(name);
         if fails { Err(io::Error::other("input/output error")) } else { file.sync_all() }
+    }
+
+    fn sync_all(&self, path: &FilePath, _directory: &File) -> io::Result<()> {
+        let fails = *self.fails_at.lock() == Some(EVERYTHING);
+        self.synced.lock().push(format!("{EVERYTHING} below {}", path.display()));
+        if fails { Err(io::Error::other("input/output error")) } else { Ok(()) }
     }
 }
 
@@ -135,14 +144,16 @@ async fn a_sync_that_failed_on_a_taken_name_or_a_read_is_fatal_too() {
 
 #[tokio::test]
 async fn a_failed_sync_at_boot_refuses_the_directory() {
-    let Scripted { store, directory, script, last_words } = scripted();
-    create(&store, "wal/one", b"1").await.expect("created");
-    drop(store);
-    *script.fails_at.lock() = Some("one");
-    let heard = Arc::clone(&last_words);
-    let fatal: Fatal = Arc::new(move |message: &str| heard.lock().push(message.to_owned()));
-    DurableLocal::open_on(directory.path(), Disk::new(Box::new(script), fatal)).expect_err("refused");
-    assert_eq!(last_words.lock().len(), 1);
+    for word in ["wal", EVERYTHING] {
+        let Scripted { store, directory, script, last_words } = scripted();
+        create(&store, "wal/one", b"1").await.expect("created");
+        drop(store);
+        *script.fails_at.lock() = Some(word);
+        let heard = Arc::clone(&last_words);
+        let fatal: Fatal = Arc::new(move |message: &str| heard.lock().push(message.to_owned()));
+        DurableLocal::open_on(directory.path(), Disk::new(Box::new(script), fatal)).expect_err("refused");
+        assert_eq!(last_words.lock().len(), 1, "{word}");
+    }
 }
 
 #[tokio::test]
@@ -169,9 +180,11 @@ async fn boot_removes_leftovers_and_syncs_the_rest() {
     found.sort();
     assert_eq!(found, ["meta/log/0", "wal/no#leftover", "wal/one"], "the lock file is no object");
     let synced = script.take();
-    for name in ["one", "0", "wal", "meta", "log"] {
+    for name in ["wal", "meta", "log"] {
         assert!(synced.iter().any(|path| path == name), "{name} in {synced:?}");
     }
+    let everything = format!("{EVERYTHING} below {}", store.path().display());
+    assert!(synced.contains(&everything), "{synced:?}");
 }
 
 #[tokio::test]
