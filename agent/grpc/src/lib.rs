@@ -1,1 +1,18 @@
-//! The gRPC front end of an agent
+//! The gRPC front end of an agent: `tidelog.v1`, health and reflection over HTTP/2.
+//!
+//! It translates: requests are checked and handed to `tidelog-agent`, results and errors are put into the contract's words. What a call
+//! means is decided there, how a connection is treated here.
+//!
+//! Map: [`GrpcServer`] sockets and HTTP/2 · `producer`, `consumer`, `admin` the services · `admission` bytes are reserved before they are
+//! read · [`gather`] few system calls for many frames · `error` the errors.
+
+mod admin;
+mod admission;
+mod consumer;
+mod error;
+pub mod gather;
+mod producer;
+mod server;
+mod timed;
+
+pub use server::{GrpcServer, ServerError};

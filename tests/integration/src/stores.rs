@@ -38,7 +38,7 @@ impl Stores {
         let urls = match kind {
             StoresKind::Embedded => None,
             StoresKind::MinioDynamoDb => {
-                let (minio, dynamodb) = (require(Kind::Minio).await?, require(Kind::DynamoDb).await?);
+                let (minio, dynamodb) = (require(Kind::Minio).await?, require(Kind::DynamoDbLocal).await?);
                 let bucket = minio.bucket(name).await.expect("a bucket");
                 Some((minio.storage_url(&bucket, "t"), dynamodb.metadata_url(&dynamodb.table(name))))
             }
