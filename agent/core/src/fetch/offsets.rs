@@ -1,0 +1,111 @@
+//! Finding offsets: the ends of a partition, or by time.
+
+use tidelog_types::{Offset, PartitionIndex, TimestampMs, TopicId, TopicName};
+
+use super::plan::{PlannedSlice, find};
+use super::{FetchError, Fetcher, failed};
+use crate::batch::first_at_or_after;
+
+/// What offset to find.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OffsetQuery {
+    /// The log start offset.
+    Earliest,
+    /// The high watermark.
+    Latest,
+    /// That of the first record whose timestamp is this or later.
+    AtTime(TimestampMs),
+}
+
+/// An offset that was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FoundOffset {
+    /// The topic's id.
+    pub topic: TopicId,
+    /// The offset. By time, if no record is so late: the high watermark.
+    pub offset: Offset,
+    /// By time: the record's timestamp, if there is such a record.
+    pub timestamp: Option<TimestampMs>,
+}
+
+/// Slices looked through between two looks at the metadata.
+const SLICES_AT_ONCE: usize = 4;
+
+impl Fetcher {
+    /// Finds an offset in a partition, as of now: whatever was acknowledged before is counted.
+    pub async fn find_offset(
+        &self,
+        topic: &TopicName,
+        id: Option<TopicId>,
+        partition: PartitionIndex,
+        query: OffsetQuery,
+    ) -> Result<FoundOffset, FetchError> {
+        self.confirm().await?;
+        let ends = self.metadata.read(|state| {
+            find(state, topic, id, partition).map(|(at, found)| (at.topic, found.log_start(), found.end()))
+        });
+        let (topic_id, log_start, end) = ends?;
+        match query {
+            OffsetQuery::Earliest => Ok(FoundOffset { topic: topic_id, offset: log_start, timestamp: None }),
+            OffsetQuery::Latest => Ok(FoundOffset { topic: topic_id, offset: end, timestamp: None }),
+            OffsetQuery::AtTime(time) => {
+                let found = self.find_time(topic, topic_id, partition, time).await?;
+                let none = FoundOffset { topic: topic_id, offset: end, timestamp: None };
+                Ok(found.map_or(none, |(offset, timestamp)| FoundOffset {
+                    topic: topic_id,
+                    offset,
+                    timestamp: Some(timestamp),
+                }))
+            }
+        }
+    }
+
+    async fn find_time(
+        &self,
+        topic: &TopicName,
+        id: TopicId,
+        partition: PartitionIndex,
+        time: TimestampMs,
+    ) -> Result<Option<(Offset, TimestampMs)>, FetchError> {
+        let mut from = Offset::ZERO;
+        loop {
+            let candidates: Result<(Offset, Vec<PlannedSlice>), FetchError> = self.metadata.read(|state| {
+                let (_, found) = find(state, topic, Some(id), partition)?;
+                let planned = found
+                    .slices_from_time(time)
+                    .filter(|slice| slice.base_offset >= from)
+                    .filter_map(|slice| {
+                        let object = state.object(slice.object)?;
+                        let (named_at, segment) = (object.named_at, object.id);
+                        Some(PlannedSlice { slice: *slice, named_at, segment, is_tail: false })
+                    });
+                Ok((found.log_start(), planned.take(SLICES_AT_ONCE).collect()))
+            });
+            let (log_start, candidates) = candidates?;
+            let Some(last) = candidates.last() else { return Ok(None) };
+            from = last.slice.end_offset();
+            for planned in &candidates {
+                let mut read = self.reader.read(std::slice::from_ref(planned)).await;
+                let batches = match read.pop() {
+                    Some(Ok(batches)) => batches,
+                    Some(Err(error)) => return Err(failed(planned, error)),
+                    None => continue,
+                };
+                let mut base = planned.slice.base_offset;
+                for batch in batches.of_slice(&planned.slice).unwrap_or_default() {
+                    let skip = log_start.distance_from(base);
+                    let found = first_at_or_after(&batch.bytes, time, skip).map_err(|cause| {
+                        FetchError::Corrupt { object: planned.path().to_string(), cause: cause.to_string() }
+                    })?;
+                    if let Some((index, timestamp)) = found
+                        && let Some(offset) = base.checked_add(index)
+                    {
+                        return Ok(Some((offset, timestamp)));
+                    }
+                    let Some(next) = base.checked_add(batch.records) else { return Ok(None) };
+                    base = next;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Reading partitions on and on.
+
+use std::time::Duration;
+
+use tidelog_types::{Offset, PartitionIndex, TopicId, TopicName};
+
+use super::offsets::OffsetQuery;
+use super::{FetchError, FetchPartition, FetchRequest, FetchedPartition, Fetcher, partition_of};
+
+/// Where to begin reading a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartAt {
+    /// At an offset.
+    Offset(Offset),
+    /// Where this query leads when the subscription begins.
+    Found(OffsetQuery),
+}
+
+/// A partition to subscribe to.
+#[derive(Debug, Clone)]
+pub struct SubscribePartition {
+    /// The topic's name.
+    pub topic: TopicName,
+    /// The topic's id, to be refused if the name belongs to another topic by now.
+    pub topic_id: Option<TopicId>,
+    /// The partition.
+    pub partition: PartitionIndex,
+    /// Where to begin.
+    pub start: StartAt,
+}
+
+/// Where a partition of a subscription stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// The topic's name.
+    pub topic: TopicName,
+    /// The topic's id.
+    pub topic_id: TopicId,
+    /// The partition.
+    pub partition: PartitionIndex,
+    /// The first offset that can be read.
+    pub log_start: Offset,
+    /// The offset that the next record will get.
+    pub high_watermark: Offset,
+    /// The offset that is delivered next.
+    pub next_offset: Offset,
+}
+
+/// News of one partition.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// The topic's name.
+    pub topic: TopicName,
+    /// The partition.
+    pub partition: PartitionIndex,
+    /// What was read, or why nothing more will be: a partition that failed is not read any further.
+    pub result: Result<FetchedPartition, FetchError>,
+}
+
+/// Reads some partitions on and on, each until it fails. Dropping it ends it.
+#[derive(Debug)]
+pub struct Subscription {
+    fetcher: Fetcher,
+    partitions: Vec<FetchPartition>,
+    failed: Vec<Delivery>,
+    max_bytes: usize,
+}
+
+impl Subscription {
+    /// Begins; partitions that cannot be begun with are the first to be delivered, as failures.
+    pub(crate) async fn begin(
+        fetcher: Fetcher,
+        partitions: Vec<SubscribePartition>,
+        max_bytes: usize,
+    ) -> Self {
+        let mut subscription = Self { fetcher, partitions: Vec::new(), failed: Vec::new(), max_bytes };
+        for wanted in partitions {
+            match subscription.start_of(&wanted).await {
+                Ok((topic_id, offset)) => subscription.partitions.push(FetchPartition {
+                    topic: wanted.topic,
+                    topic_id: Some(topic_id),
+                    partition: wanted.partition,
+                    offset,
+                    max_bytes: usize::MAX,
+                }),
+                Err(error) => subscription.failed.push(Delivery {
+                    topic: wanted.topic,
+                    partition: wanted.partition,
+                    result: Err(error),
+                }),
+            }
+        }
+        subscription
+    }
+
+    async fn start_of(&self, wanted: &SubscribePartition) -> Result<(TopicId, Offset), FetchError> {
+        match wanted.start {
+            StartAt::Found(query) => {
+                let found =
+                    self.fetcher.find_offset(&wanted.topic, wanted.topic_id, wanted.partition, query).await?;
+                Ok((found.topic, found.offset))
+            }
+            StartAt::Offset(offset) => {
+                let metadata = &self.fetcher.metadata;
+                let (at, _, _) = partition_of(metadata, &wanted.topic, wanted.topic_id, wanted.partition)?;
+                Ok((at.topic, offset))
+            }
+        }
+    }
+
+    /// Whether no partition is left to read.
+    pub fn is_finished(&self) -> bool {
+        self.partitions.is_empty() && self.failed.is_empty()
+    }
+
+    /// What there is to read next, after at most `max_wait`; empty if there was nothing. If dropped before it returns,
+    /// nothing is lost.
+    pub async fn next(&mut self, max_wait: Duration) -> Vec<Delivery> {
+        if !self.failed.is_empty() {
+            return std::mem::take(&mut self.failed);
+        }
+        if self.partitions.is_empty() {
+            return Vec::new();
+        }
+        let request = FetchRequest {
+            partitions: self.partitions.clone(),
+            min_bytes: 1,
+            max_bytes: self.max_bytes,
+            max_wait,
+        };
+        let mut results = self.fetcher.fetch(request).await.into_iter();
+        let mut deliveries = Vec::new();
+        let mut delivered_bytes = false;
+        self.partitions.retain_mut(|wanted| {
+            let Some(result) = results.next() else { return true };
+            let stays = result.is_ok();
+            if let Ok(read) = &result {
+                wanted.offset = read.next_offset;
+                delivered_bytes |= !read.batches.is_empty();
+            }
+            if !matches!(&result, Ok(read) if read.batches.is_empty()) {
+                deliveries.push(Delivery {
+                    topic: wanted.topic.clone(),
+                    partition: wanted.partition,
+                    result,
+                });
+            }
+            stays
+        });
+        if delivered_bytes && !self.partitions.is_empty() {
+            // The first ones are served first; each shall have its turn.
+            self.partitions.rotate_left(1);
+        }
+        deliveries
+    }
+
+    /// Where the partitions stand that have not failed.
+    pub fn progress(&self) -> Vec<Progress> {
+        let standing = |wanted: &FetchPartition| {
+            let found =
+                partition_of(&self.fetcher.metadata, &wanted.topic, wanted.topic_id, wanted.partition);
+            let (at, log_start, high_watermark) = found.ok()?;
+            Some(Progress {
+                topic: wanted.topic.clone(),
+                topic_id: at.topic,
+                partition: wanted.partition,
+                log_start,
+                high_watermark,
+                next_offset: wanted.offset,
+            })
+        };
+        self.partitions.iter().filter_map(standing).collect()
+    }
+}

@@ -1,0 +1,5 @@
+//! The agent on memory stores, under virtual time.
+
+mod faults;
+mod harness;
+mod produce;
