@@ -1,201 +1,193 @@
-//! Reading the records of a batch.
+//! From a batch to its records.
 
-use std::ops::Range;
+use std::iter::FusedIterator;
 
 use bytes::Bytes;
-use tidelog_types::{Offset, TimestampMs};
+use tidelog_types::TimestampMs;
 
-use crate::compression::Compression;
-use crate::header::{BatchError, BatchHeader, HEADER_BYTES, batch_length};
-use crate::varint;
+use crate::header::HEADER_BYTES;
+use crate::{BatchError, BatchHeader, BatchLimits, Compression, TimestampType, codec, validate, varint};
 
-/// A record of a batch. Key, value and headers are windows into the batch's decompressed bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record {
-    /// Its offset.
-    pub offset: Offset,
-    /// Its timestamp.
-    pub timestamp: TimestampMs,
-    /// Key; `None` is null.
-    pub key: Option<Bytes>,
-    /// Value; `None` is null.
-    pub value: Option<Bytes>,
-    /// Headers in order; names are text.
-    pub headers: Vec<(Bytes, Option<Bytes>)>,
-}
-
-/// The records of one batch, decompressed, to be walked through.
+/// A batch that passed [`validate`], with its records decompressed. Whether each record parses shows while iterating.
 #[derive(Debug, Clone)]
-pub struct Records {
-    bytes: Bytes,
-    position: usize,
+pub struct DecodedBatch {
     header: BatchHeader,
-    base_offset: Offset,
-    next: u32,
+    records: Bytes,
 }
 
-/// Opens a batch whose bytes were validated. `decompressed_max` bounds what its records may decompress to.
-pub fn decode(batch: &Bytes, base_offset: Offset, decompressed_max: usize) -> Result<Records, BatchError> {
-    let header = BatchHeader::parse(batch)?;
-    if batch.len() < HEADER_BYTES {
-        return Err(BatchError::Length { found: batch.len(), expected: HEADER_BYTES });
+impl DecodedBatch {
+    /// Checks the batch, CRC included, and decompresses its records; uncompressed ones are not copied.
+    pub fn open(batch: &Bytes, limits: &BatchLimits) -> Result<Self, BatchError> {
+        let header = validate(batch, limits)?;
+        let limit = limits.max_decompressed_bytes;
+        let records = match header.compression {
+            Compression::None if batch.len() - HEADER_BYTES > limit as usize => {
+                return Err(BatchError::DecompressedTooLarge { limit });
+            }
+            Compression::None => batch.slice(HEADER_BYTES..),
+            codec => Bytes::from(codec::decompress(codec, &batch[HEADER_BYTES..], limit)?),
+        };
+        Ok(Self { header, records })
     }
-    let body = batch.slice(HEADER_BYTES..);
-    let bytes = match header.compression {
-        Compression::None => body,
-        codec => codec.decompress(&body, decompressed_max)?.into(),
-    };
-    Ok(Records { bytes, position: 0, header, base_offset, next: 0 })
-}
 
-/// Checks that the records of a validated batch are as the format says, and as many as its header says.
-pub fn verify_records(batch: &Bytes, decompressed_max: usize) -> Result<(), BatchError> {
-    let mut records = decode(batch, Offset::ZERO, decompressed_max)?;
-    while records.next_spans()?.is_some() {}
-    Ok(())
-}
-
-/// Where the parts of one record lie.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Spans {
-    pub offset: Offset,
-    pub timestamp: TimestampMs,
-    pub key: Option<Range<usize>>,
-    pub value: Option<Range<usize>>,
-    pub header_count: usize,
-    pub headers: Range<usize>,
-}
-
-impl Records {
     /// The batch's header.
     pub fn header(&self) -> &BatchHeader {
         &self.header
     }
 
-    pub(crate) fn bytes(&self) -> &Bytes {
-        &self.bytes
+    /// The records in order. Yields exactly as many as the header says, or an error last.
+    pub fn records(&self) -> Records<'_> {
+        Records::new(&self.header, &self.records)
     }
 
-    /// The next record's parts; `None` after the last.
-    pub(crate) fn next_spans(&mut self) -> Result<Option<Spans>, BatchError> {
-        let malformed = BatchError::Records;
-        let mut rest = self.bytes.get(self.position..).unwrap_or_default();
-        if self.next == self.header.records {
-            return if rest.is_empty() { Ok(None) } else { Err(malformed("there is more than the header counts")) };
-        }
-        let before = rest.len();
-        let length = take_length(&mut rest)?.ok_or(malformed("a record without length"))?;
-        let start = self.position + before - rest.len();
-        let mut record = rest.get(..length).ok_or(malformed("a record is cut off"))?;
-        let end = start + length;
-        let at = |rest: &[u8]| end - rest.len();
-        record = record.get(1..).ok_or(malformed("a record without attributes"))?;
-        let delta = varint::take_signed(&mut record).ok_or(malformed("a record without timestamp"))?;
-        let offset_delta = varint::take_signed(&mut record).ok_or(malformed("a record without offset"))?;
-        if offset_delta != i64::from(self.next) {
-            return Err(malformed("offsets are not 0, 1, 2 and so on"));
-        }
-        let nullable = |record: &mut &[u8]| -> Result<Option<Range<usize>>, BatchError> {
-            let Some(length) = take_length(record)? else { return Ok(None) };
-            let from = at(record);
-            *record = record.get(length..).ok_or(malformed("a field is cut off"))?;
-            Ok(Some(from..from + length))
-        };
-        let key = nullable(&mut record)?;
-        let value = nullable(&mut record)?;
-        let header_count = take_length(&mut record)?.ok_or(malformed("a negative number of headers"))?;
-        let headers = at(record);
-        for _ in 0..header_count {
-            let key = nullable(&mut record)?.ok_or(malformed("a header without name"))?;
-            let name = self.bytes.get(key).unwrap_or_default();
-            if std::str::from_utf8(name).is_err() {
-                return Err(malformed("a header's name is not UTF-8"));
-            }
-            nullable(&mut record)?;
-        }
-        if !record.is_empty() {
-            return Err(malformed("a record is longer than its fields"));
-        }
-        let timestamp = self.header.base_timestamp.0.checked_add(delta).ok_or(malformed("a timestamp overflows"))?;
-        let offset = self.base_offset.checked_add(self.next).ok_or(malformed("an offset overflows"))?;
-        self.position = end;
-        self.next += 1;
-        Ok(Some(Spans { offset, timestamp: TimestampMs(timestamp), key, value, header_count, headers: headers..end }))
-    }
-
-    /// The headers in a range that [`Records::next_spans`] has checked.
-    pub(crate) fn headers(
-        bytes: &Bytes,
-        spans: &Spans,
-    ) -> impl Iterator<Item = (Range<usize>, Option<Range<usize>>)> {
-        let (bytes, mut position, end) = (bytes.clone(), spans.headers.start, spans.headers.end);
-        let field = move |position: &mut usize| {
-            let mut rest = bytes.get(*position..end)?;
-            let length = take_length(&mut rest).ok()?;
-            let from = end - rest.len();
-            *position = from + length.unwrap_or(0);
-            Some(length.map(|length| from..from + length))
-        };
-        (0..spans.header_count).map_while(move |_| {
-            let key = field(&mut position)??;
-            let value = field(&mut position)?;
-            Some((key, value))
-        })
+    /// A key, value or header value of one of [`records`](Self::records) as `Bytes` that share this batch's memory.
+    ///
+    /// # Panics
+    /// If `part` is not a part of this batch.
+    pub fn share(&self, part: &[u8]) -> Bytes {
+        self.records.slice_ref(part)
     }
 }
 
-impl Iterator for Records {
-    type Item = Result<Record, BatchError>;
+/// A record, borrowed from its batch. Null (`None`) and empty are different.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordView<'a> {
+    /// Its position in the batch: its offset is the batch's base offset plus this.
+    pub offset_delta: u32,
+    /// Its timestamp.
+    pub timestamp: TimestampMs,
+    /// Its key.
+    pub key: Option<&'a [u8]>,
+    /// Its value.
+    pub value: Option<&'a [u8]>,
+    /// Its headers in the producer's order, repeated names included.
+    pub headers: Headers<'a>,
+}
+
+/// The headers of a record: an iterator of names and values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Headers<'a> {
+    rest: &'a [u8],
+    left: usize,
+}
+
+impl<'a> Headers<'a> {
+    /// Reads the next header off the front, whatever `left` says.
+    fn read(&mut self) -> Result<(&'a str, Option<&'a [u8]>), &'static str> {
+        let name = nullable(&mut self.rest)?.ok_or("header name is null, which is not allowed")?;
+        let name = std::str::from_utf8(name).map_err(|_| "header name is not UTF-8")?;
+        Ok((name, nullable(&mut self.rest)?))
+    }
+}
+
+impl<'a> Iterator for Headers<'a> {
+    type Item = (&'a str, Option<&'a [u8]>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let spans = match self.next_spans() {
-            Ok(spans) => spans?,
-            Err(error) => {
-                // Nothing can be told apart behind a malformed record.
-                self.next = self.header.records;
-                self.position = self.bytes.len();
-                return Some(Err(error));
-            }
+        self.left = self.left.checked_sub(1)?;
+        // All of them were read once when the record was.
+        self.read().ok()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl ExactSizeIterator for Headers<'_> {}
+
+/// Iterator over the records of a batch; ends after the first error.
+#[derive(Debug, Clone)]
+pub struct Records<'a> {
+    rest: &'a [u8],
+    next: u32,
+    count: u32,
+    base_timestamp: TimestampMs,
+    /// The timestamp of all records, if it is not theirs.
+    append_time: Option<TimestampMs>,
+}
+
+impl<'a> Records<'a> {
+    /// Records of the batch with this header, from its decompressed bytes.
+    pub(crate) fn new(header: &BatchHeader, records: &'a [u8]) -> Self {
+        let append_time = match header.timestamp_type() {
+            TimestampType::CreateTime => None,
+            TimestampType::LogAppendTime => Some(header.max_timestamp),
         };
-        let window = |range: &Range<usize>| self.bytes.slice(range.clone());
-        Some(Ok(Record {
-            offset: spans.offset,
-            timestamp: spans.timestamp,
-            key: spans.key.as_ref().map(window),
-            value: spans.value.as_ref().map(window),
-            headers: Self::headers(&self.bytes, &spans)
-                .map(|(key, value)| (window(&key), value.as_ref().map(window)))
-                .collect(),
-        }))
+        let (count, base_timestamp) = (header.records, header.base_timestamp);
+        Self { rest: records, next: 0, count, base_timestamp, append_time }
     }
-}
 
-/// A zigzag length: `None` for -1; an error for other negative ones.
-fn take_length(bytes: &mut &[u8]) -> Result<Option<usize>, BatchError> {
-    match varint::take_signed(bytes) {
-        Some(-1) => Ok(None),
-        Some(length) => usize::try_from(length).map(Some).map_err(|_| BatchError::Records("a length is negative")),
-        None => Err(BatchError::Records("a length is cut off")),
-    }
-}
-
-/// The batches that lie one after the other in `bytes`, by their headers' lengths; nothing else is checked.
-pub fn split_batches(mut bytes: Bytes) -> impl Iterator<Item = Result<Bytes, BatchError>> {
-    std::iter::from_fn(move || {
-        if bytes.is_empty() {
-            return None;
+    fn read(&mut self) -> Result<RecordView<'a>, &'static str> {
+        if self.rest.is_empty() {
+            return Err("missing, the header counts more records than there are");
         }
-        let length = match batch_length(&bytes) {
-            Ok(length) if length <= bytes.len() => length,
-            Ok(expected) => {
-                let found = std::mem::take(&mut bytes).len();
-                return Some(Err(BatchError::Length { found, expected }));
+        let length = signed(&mut self.rest)?;
+        let length = usize::try_from(length).map_err(|_| "length is negative")?;
+        let (mut body, rest) = self.rest.split_at_checked(length).ok_or("longer than its batch")?;
+        self.rest = rest;
+
+        // The attributes of records are unused in this format; Kafka ignores them too.
+        body = body.split_first().ok_or("ends before its attributes")?.1;
+        let timestamp_delta = signed(&mut body)?;
+        if signed(&mut body)? != i64::from(self.next) {
+            return Err("offset delta is not its position in the batch");
+        }
+        let key = nullable(&mut body)?;
+        let value = nullable(&mut body)?;
+        let count = signed(&mut body)?;
+        let left = usize::try_from(count).map_err(|_| "number of headers is negative")?;
+        let headers = Headers { rest: body, left };
+        let mut walk = headers.clone();
+        for _ in 0..left {
+            walk.read()?;
+        }
+        if !walk.rest.is_empty() {
+            return Err("bytes after its last header");
+        }
+        let timestamp = TimestampMs(self.base_timestamp.0.wrapping_add(timestamp_delta));
+        let timestamp = self.append_time.unwrap_or(timestamp);
+        Ok(RecordView { offset_delta: self.next, timestamp, key, value, headers })
+    }
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Result<RecordView<'a>, BatchError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let record = self.next;
+        if record == self.count {
+            if self.rest.is_empty() {
+                return None;
             }
-            Err(error) => {
-                bytes.clear();
-                return Some(Err(error));
-            }
-        };
-        Some(Ok(bytes.split_to(length)))
-    })
+            self.rest = &[];
+            return Some(Err(BatchError::Record { record, what: "not counted by the header" }));
+        }
+        let result = self.read();
+        match result {
+            Ok(_) => self.next += 1,
+            Err(_) => (self.next, self.rest) = (self.count, &[]),
+        }
+        Some(result.map_err(|what| BatchError::Record { record, what }))
+    }
+}
+
+impl FusedIterator for Records<'_> {}
+
+#[inline]
+fn signed(bytes: &mut &[u8]) -> Result<i64, &'static str> {
+    varint::read(bytes).map(varint::unzigzag).ok_or("ends inside a number, or the number passes 64 bits")
+}
+
+/// Bytes behind their length; -1 means null.
+#[inline]
+fn nullable<'a>(bytes: &mut &'a [u8]) -> Result<Option<&'a [u8]>, &'static str> {
+    let length = signed(bytes)?;
+    if length == -1 {
+        return Ok(None);
+    }
+    let length = usize::try_from(length).map_err(|_| "length of a field is below -1")?;
+    let (field, rest) = bytes.split_at_checked(length).ok_or("field is longer than its record")?;
+    *bytes = rest;
+    Ok(Some(field))
 }

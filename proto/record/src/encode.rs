@@ -1,216 +1,269 @@
-//! Writing batches.
+//! From records to a batch.
 
 use bytes::Bytes;
 use tidelog_types::{ProducerStamp, TimestampMs};
 
-use crate::compression::Compression;
-use crate::header::{BatchError, CRC_END, HEADER_BYTES, LENGTH_END, checksum};
-use crate::varint::{self, zigzag};
+use crate::codec::Compressor;
+use crate::header::{HEADER_BYTES, NewHeader, write};
+use crate::varint::{self, Scratch, zigzag};
+use crate::{BatchError, BatchHeader, Compression};
 
-/// A record, borrowed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A record to append; null (`None`) and empty are different.
+#[derive(Debug, Clone, Copy)]
 pub struct RecordRef<'a> {
-    /// Its timestamp.
+    /// Its timestamp; any value.
     pub timestamp: TimestampMs,
-    /// Key; `None` is null.
+    /// Its key.
     pub key: Option<&'a [u8]>,
-    /// Value; `None` is null.
+    /// Its value.
     pub value: Option<&'a [u8]>,
-    /// Headers in order.
+    /// Its headers, in order.
     pub headers: &'a [(&'a str, Option<&'a [u8]>)],
 }
 
-/// Writes the fields of one record one after the other, without knowing them all at once.
-pub(crate) struct BodyWriter<'a> {
-    pub out: &'a mut Vec<u8>,
-}
-
-fn nullable_length(value: Option<usize>) -> usize {
-    value.map_or(1, |length| varint::length(zigzag(signed(length))) + length)
-}
-
-fn signed(length: usize) -> i64 {
-    i64::try_from(length).unwrap_or(i64::MAX)
-}
-
-/// Lengths of a record's parts, from which its own follows.
-#[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct RecordLengths {
-    pub key: Option<usize>,
-    pub value: Option<usize>,
-    pub header_count: usize,
-    /// Bytes of all headers with their own lengths.
-    pub headers: usize,
-}
-
-impl RecordLengths {
-    pub fn add_header(&mut self, key: usize, value: Option<usize>) {
-        self.header_count += 1;
-        self.headers += nullable_length(Some(key)) + nullable_length(value);
-    }
-}
-
-impl BodyWriter<'_> {
-    /// Writes all before the headers; the headers have to follow.
-    pub fn record(
-        &mut self,
-        timestamp_delta: i64,
-        offset_delta: u32,
-        lengths: RecordLengths,
-        key: Option<&[u8]>,
-        value: Option<&[u8]>,
-    ) {
-        let header_count = zigzag(signed(lengths.header_count));
-        let length = 1
-            + varint::length(zigzag(timestamp_delta))
-            + varint::length(zigzag(offset_delta.into()))
-            + nullable_length(lengths.key)
-            + nullable_length(lengths.value)
-            + varint::length(header_count)
-            + lengths.headers;
-        varint::put(self.out, zigzag(signed(length)));
-        self.out.push(0);
-        varint::put(self.out, zigzag(timestamp_delta));
-        varint::put(self.out, zigzag(offset_delta.into()));
-        self.nullable(key);
-        self.nullable(value);
-        varint::put(self.out, header_count);
-    }
-
-    pub fn nullable(&mut self, bytes: Option<&[u8]>) {
-        match bytes {
-            Some(bytes) => {
-                varint::put(self.out, zigzag(signed(bytes.len())));
-                self.out.extend_from_slice(bytes);
-            }
-            None => varint::put(self.out, zigzag(-1)),
-        }
-    }
-}
-
-/// What the header of a finished batch says.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct HeaderValues {
-    pub compression: Compression,
-    pub records: u32,
-    pub base_timestamp: TimestampMs,
-    pub max_timestamp: TimestampMs,
-    pub producer: Option<ProducerStamp>,
-}
-
-/// Writes the header of a batch whose records already stand behind it, checksum last.
-pub(crate) fn write_header(batch: &mut [u8], values: HeaderValues) -> Result<(), BatchError> {
-    let counted = i32::try_from(batch.len() - LENGTH_END).map_err(|_| BatchError::Header("batch is too large"))?;
-    let last = i32::try_from(values.records - 1).map_err(|_| BatchError::Header("too many records"))?;
-    let (id, epoch, sequence) = values.producer.map_or((-1, -1, -1), |stamp| {
-        (stamp.id.get(), stamp.epoch.get(), stamp.base_sequence.get())
-    });
-    let mut put = |at: usize, bytes: &[u8]| batch[at..at + bytes.len()].copy_from_slice(bytes);
-    put(0, &0_i64.to_be_bytes());
-    put(8, &counted.to_be_bytes());
-    put(12, &(-1_i32).to_be_bytes());
-    put(16, &2_i8.to_be_bytes());
-    put(21, &values.compression.code().to_be_bytes());
-    put(23, &last.to_be_bytes());
-    put(27, &values.base_timestamp.0.to_be_bytes());
-    put(35, &values.max_timestamp.0.to_be_bytes());
-    put(43, &id.to_be_bytes());
-    put(51, &epoch.to_be_bytes());
-    put(53, &sequence.to_be_bytes());
-    put(57, &(last + 1).to_be_bytes());
-    let crc = checksum(batch);
-    batch[CRC_END - 4..CRC_END].copy_from_slice(&crc.to_be_bytes());
-    Ok(())
-}
-
-/// Collects records for one batch.
+/// Collects records into one batch after another, with the same buffers.
 #[derive(Debug)]
 pub struct BatchBuilder {
-    compression: Compression,
-    /// Room for the header, then the records, uncompressed.
-    buffer: Vec<u8>,
+    compressor: Compressor,
+    producer: Option<ProducerStamp>,
+    /// Room for a header, then the records, uncompressed.
+    raw: Vec<u8>,
     records: u32,
-    base_timestamp: TimestampMs,
-    max_timestamp: TimestampMs,
+    times: Times,
 }
 
 impl BatchBuilder {
-    /// An empty batch.
+    /// A builder of batches that are compressed like this.
     pub fn new(compression: Compression) -> Self {
-        Self {
-            compression,
-            buffer: vec![0; HEADER_BYTES],
-            records: 0,
-            base_timestamp: TimestampMs(0),
-            max_timestamp: TimestampMs(0),
-        }
+        let compressor = Compressor::new(compression);
+        Self { compressor, producer: None, raw: vec![0; HEADER_BYTES], records: 0, times: Times::default() }
     }
 
-    /// Adds a record behind the others.
-    pub fn push(&mut self, record: RecordRef<'_>) -> Result<(), BatchError> {
-        if self.records == 0 {
-            (self.base_timestamp, self.max_timestamp) = (record.timestamp, record.timestamp);
-        }
-        let delta = timestamp_delta(record.timestamp, self.base_timestamp)?;
-        let mut lengths = RecordLengths {
-            key: record.key.map(<[u8]>::len),
-            value: record.value.map(<[u8]>::len),
-            ..RecordLengths::default()
+    /// Stamps the batch that is built next, and no later one.
+    pub fn stamp(&mut self, producer: ProducerStamp) {
+        self.producer = Some(producer);
+    }
+
+    /// Appends a record. On an error nothing is appended.
+    pub fn append(&mut self, record: RecordRef<'_>) -> Result<(), BatchError> {
+        let times = self.times.with(self.records, record.timestamp);
+        let headers = record.headers.iter().copied();
+        let shape = RecordShape {
+            timestamp_delta: times.delta(record.timestamp),
+            offset_delta: self.records,
+            key: record.key,
+            value: record.value,
+            header_count: record.headers.len(),
+            header_bytes: headers.clone().map(|(name, value)| header_bytes(name, value)).sum(),
         };
-        for (key, value) in record.headers {
-            lengths.add_header(key.len(), value.map(<[u8]>::len));
+        let body_bytes = shape.body_bytes();
+        let limit = i32::MAX.cast_unsigned();
+        let size = self.raw.len() as u64 + record_bytes(body_bytes) as u64;
+        if size > u64::from(limit) || self.records == limit {
+            return Err(BatchError::TooLarge { size, limit });
         }
-        let mut writer = BodyWriter { out: &mut self.buffer };
-        writer.record(delta, self.records, lengths, record.key, record.value);
-        for (key, value) in record.headers {
-            writer.nullable(Some(key.as_bytes()));
-            writer.nullable(*value);
+        shape.write(body_bytes, &mut self.raw);
+        for (name, value) in headers {
+            write_header(name, value, &mut self.raw);
         }
         self.records += 1;
-        self.max_timestamp = self.max_timestamp.max(record.timestamp);
+        self.times = times;
         Ok(())
     }
 
-    /// How many records it has.
+    /// Records that were appended since the last batch.
     pub fn records(&self) -> u32 {
         self.records
     }
 
-    /// Its size if it were not compressed, in bytes.
-    pub fn uncompressed_bytes(&self) -> usize {
-        self.buffer.len()
+    /// Whether no record was appended since the last batch.
+    pub fn is_empty(&self) -> bool {
+        self.records == 0
     }
 
-    /// The batch; `None` if it has no records. The builder is empty afterwards and keeps its memory.
-    pub fn build(&mut self, producer: Option<ProducerStamp>) -> Result<Option<Bytes>, BatchError> {
-        if self.records == 0 {
-            return Ok(None);
+    /// Size in bytes that the batch would have if it were not compressed.
+    pub fn uncompressed_bytes(&self) -> usize {
+        self.raw.len()
+    }
+
+    /// Builds the batch and starts the next one. An error if there are no records.
+    pub fn build(&mut self) -> Result<Bytes, BatchError> {
+        if self.compressor.compression() == Compression::None {
+            // Handed over as it is; the next batch will probably be as large.
+            self.fill_in()?;
+            let mut next = Vec::with_capacity(self.raw.len());
+            next.resize(HEADER_BYTES, 0);
+            let batch = std::mem::replace(&mut self.raw, next);
+            self.clear();
+            return Ok(Bytes::from(batch));
         }
-        let mut batch = if self.compression == Compression::None {
-            self.buffer.clone()
-        } else {
-            let mut batch = vec![0; HEADER_BYTES];
-            batch.reserve(self.buffer.len() / 2);
-            self.compression
-                .compress(&self.buffer[HEADER_BYTES..], &mut batch)
-                .map_err(|error| BatchError::Decompress { max: self.buffer.len(), cause: error.to_string() })?;
-            batch
-        };
-        let values = HeaderValues {
-            compression: self.compression,
-            records: self.records,
-            base_timestamp: self.base_timestamp,
-            max_timestamp: self.max_timestamp,
-            producer,
-        };
-        write_header(&mut batch, values)?;
-        self.buffer.truncate(HEADER_BYTES);
+        let mut batch = Vec::new();
+        self.build_into(&mut batch)?;
+        Ok(Bytes::from(batch))
+    }
+
+    /// Like [`build`](Self::build), but appends the batch to `out`, so that no memory is allocated per batch.
+    pub fn build_into(&mut self, out: &mut Vec<u8>) -> Result<BatchHeader, BatchError> {
+        let start = out.len();
+        let built = self.compress_into(out);
+        match built {
+            Ok(_) => self.clear(),
+            Err(_) => out.truncate(start),
+        }
+        built
+    }
+
+    fn compress_into(&mut self, out: &mut Vec<u8>) -> Result<BatchHeader, BatchError> {
+        let start = out.len();
+        if self.compressor.compression() == Compression::None {
+            let header = self.fill_in()?;
+            out.extend_from_slice(&self.raw);
+            return Ok(header);
+        }
+        out.extend_from_slice(&[0; HEADER_BYTES]);
+        self.compressor.compress(&self.raw[HEADER_BYTES..], out)?;
+        let header = self.new_header()?;
+        write(&mut out[start..], &header)
+    }
+
+    /// Drops what was appended since the last batch, and the stamp.
+    pub fn clear(&mut self) {
+        self.raw.truncate(HEADER_BYTES);
         self.records = 0;
-        Ok(Some(batch.into()))
+        self.producer = None;
+    }
+
+    fn fill_in(&mut self) -> Result<BatchHeader, BatchError> {
+        let header = self.new_header()?;
+        write(&mut self.raw, &header)
+    }
+
+    fn new_header(&self) -> Result<NewHeader, BatchError> {
+        if self.records == 0 {
+            return Err(BatchError::Count(0));
+        }
+        Ok(NewHeader {
+            compression: self.compressor.compression(),
+            base_timestamp: self.times.base,
+            max_timestamp: self.times.max,
+            producer: self.producer,
+            records: self.records,
+        })
     }
 }
 
-/// A record's timestamp as the difference from its batch's.
-pub(crate) fn timestamp_delta(timestamp: TimestampMs, base: TimestampMs) -> Result<i64, BatchError> {
-    timestamp.0.checked_sub(base.0).ok_or(BatchError::Records("timestamps of one batch are more than 2^63 ms apart"))
+/// Timestamps of a batch that grows.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Times {
+    pub(crate) base: TimestampMs,
+    pub(crate) max: TimestampMs,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Self { base: TimestampMs(0), max: TimestampMs(i64::MIN) }
+    }
+}
+
+impl Times {
+    /// These times after one more record, which comes after `records` others.
+    #[inline]
+    pub(crate) fn with(self, records: u32, timestamp: TimestampMs) -> Self {
+        match records {
+            0 => Self { base: timestamp, max: timestamp },
+            _ => Self { base: self.base, max: self.max.max(timestamp) },
+        }
+    }
+
+    /// What a record keeps of its timestamp. It wraps, and so does its addition in every reader.
+    #[inline]
+    pub(crate) fn delta(self, timestamp: TimestampMs) -> i64 {
+        timestamp.0.wrapping_sub(self.base.0)
+    }
+}
+
+/// All of a record but its headers' content.
+pub(crate) struct RecordShape<'a> {
+    pub(crate) timestamp_delta: i64,
+    pub(crate) offset_delta: u32,
+    pub(crate) key: Option<&'a [u8]>,
+    pub(crate) value: Option<&'a [u8]>,
+    pub(crate) header_count: usize,
+    /// Sum of [`header_bytes`].
+    pub(crate) header_bytes: usize,
+}
+
+impl RecordShape<'_> {
+    /// Bytes of the record after its length.
+    #[inline]
+    pub(crate) fn body_bytes(&self) -> usize {
+        1 + varint::len(zigzag(self.timestamp_delta))
+            + varint::len(zigzag(i64::from(self.offset_delta)))
+            + nullable_bytes(self.key)
+            + nullable_bytes(self.value)
+            + varint::len(zigzag(self.header_count as i64))
+            + self.header_bytes
+    }
+
+    /// Appends the record up to its headers, which must follow by [`write_header`].
+    #[inline]
+    pub(crate) fn write(&self, body_bytes: usize, out: &mut Vec<u8>) {
+        let mut row = Scratch::new();
+        row.signed(body_bytes as i64)
+            .byte(0)
+            .signed(self.timestamp_delta)
+            .signed(i64::from(self.offset_delta))
+            .signed(self.key.map_or(-1, |key| key.len() as i64));
+        // One growth at most for the whole record, and not a byte more than it has: `out` may be a buffer of fixed size.
+        out.reserve(record_bytes(body_bytes));
+        out.extend_from_slice(row.as_slice());
+        out.extend_from_slice(self.key.unwrap_or_default());
+        write_nullable(self.value, out);
+        write_length(self.header_count as i64, out);
+    }
+}
+
+/// Bytes of a record with its length.
+#[inline]
+pub(crate) fn record_bytes(body_bytes: usize) -> usize {
+    varint::len(zigzag(body_bytes as i64)) + body_bytes
+}
+
+/// Bytes of a header in a record.
+#[inline]
+pub(crate) fn header_bytes(name: &str, value: Option<&[u8]>) -> usize {
+    nullable_bytes(Some(name.as_bytes())) + nullable_bytes(value)
+}
+
+/// Appends a header of a record.
+#[inline]
+pub(crate) fn write_header(name: &str, value: Option<&[u8]>, out: &mut Vec<u8>) {
+    write_nullable(Some(name.as_bytes()), out);
+    write_nullable(value, out);
+}
+
+#[inline]
+fn nullable_bytes(field: Option<&[u8]>) -> usize {
+    field.map_or(1, |bytes| varint::len(zigzag(bytes.len() as i64)) + bytes.len())
+}
+
+#[inline]
+fn write_nullable(field: Option<&[u8]>, out: &mut Vec<u8>) {
+    match field {
+        None => write_length(-1, out),
+        Some(bytes) => {
+            write_length(bytes.len() as i64, out);
+            out.extend_from_slice(bytes);
+        }
+    }
+}
+
+#[inline]
+fn write_length(length: i64, out: &mut Vec<u8>) {
+    let number = zigzag(length);
+    if number < 0x80 {
+        out.push(number as u8);
+    } else {
+        out.extend_from_slice(Scratch::new().number(number).as_slice());
+    }
 }

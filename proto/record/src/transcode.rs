@@ -1,231 +1,176 @@
-//! Between the protobuf form of records (`tidelog.v1`) and batches, without a struct per record.
+//! From protobuf records to a batch, in one pass over the bytes: the hot path of produce.
 //!
-//! This is the hot path of clients that send plain records: their bytes are walked once to learn the lengths, and copied once.
+//! The input is a `tidelog.v1.RecordSet`. No struct is made of it: each record's fields are found, its size computed, and
+//! its bytes copied once, to where the batch is built.
 
-use tidelog_types::{Offset, ProducerStamp, TimestampMs};
+use tidelog_types::{ProducerStamp, TimestampMs};
 
-use crate::compression::Compression;
-use crate::decode::Records;
-use crate::encode::{BodyWriter, HeaderValues, RecordLengths, timestamp_delta, write_header};
-use crate::header::{BatchError, BatchHeader, HEADER_BYTES};
-use crate::varint;
+use crate::encode::{RecordShape, Times, header_bytes, record_bytes, write_header};
+use crate::header::{HEADER_BYTES, NewHeader, write};
+use crate::wire::{self, Tag};
+use crate::{BatchHeader, BatchLimits, Compression, RecordSetError};
 
-/// What a field of a protobuf message holds.
-enum Field<'a> {
-    Number(u64),
-    Bytes(&'a [u8]),
-    /// 32 or 64 bits; no field here has such.
-    Fixed,
-}
+const SET_RECORD: Tag = Tag::bytes(1);
 
-/// Takes a field off the front: its number and content.
-fn take_field<'a>(bytes: &mut &'a [u8]) -> Result<(u32, Field<'a>), BatchError> {
-    const MALFORMED: BatchError = BatchError::Records("not a protobuf message");
-    let key = varint::take(bytes).ok_or(MALFORMED)?;
-    let number = u32::try_from(key >> 3).ok().filter(|number| *number > 0).ok_or(MALFORMED)?;
-    let mut skip = |length: usize| -> Result<&'a [u8], BatchError> {
-        let (field, rest) = bytes.split_at_checked(length).ok_or(MALFORMED)?;
-        *bytes = rest;
-        Ok(field)
-    };
-    match key & 7 {
-        0 => varint::take(bytes).map(|value| (number, Field::Number(value))).ok_or(MALFORMED),
-        1 => skip(8).map(|_| (number, Field::Fixed)),
-        5 => skip(4).map(|_| (number, Field::Fixed)),
-        2 => {
-            let length = varint::take(bytes).and_then(|length| usize::try_from(length).ok()).ok_or(MALFORMED)?;
-            let (field, rest) = bytes.split_at_checked(length).ok_or(MALFORMED)?;
-            *bytes = rest;
-            Ok((number, Field::Bytes(field)))
-        }
-        _ => Err(MALFORMED),
-    }
-}
+const RECORD_KEY: Tag = Tag::bytes(1);
+const RECORD_VALUE: Tag = Tag::bytes(2);
+const RECORD_HEADER: Tag = Tag::bytes(3);
+const RECORD_TIMESTAMP: Tag = Tag::varint(4);
 
-const WRONG_TYPE: BatchError = BatchError::Records("a field has the wrong protobuf type");
+const HEADER_NAME: Tag = Tag::bytes(1);
+const HEADER_VALUE: Tag = Tag::bytes(2);
 
-/// The fields of a `tidelog.v1.Record`; the last of equal ones holds, as protobuf says.
-#[derive(Default)]
-struct Parsed<'a> {
-    key: Option<&'a [u8]>,
-    value: Option<&'a [u8]>,
-    timestamp: Option<i64>,
-    lengths: RecordLengths,
-}
-
-fn parse_record(mut bytes: &[u8]) -> Result<Parsed<'_>, BatchError> {
-    let mut parsed = Parsed::default();
-    while !bytes.is_empty() {
-        match take_field(&mut bytes)? {
-            (1, Field::Bytes(key)) => parsed.key = Some(key),
-            (2, Field::Bytes(value)) => parsed.value = Some(value),
-            (3, Field::Bytes(header)) => {
-                let (key, value) = parse_header(header)?;
-                parsed.lengths.add_header(key.len(), value.map(<[u8]>::len));
-            }
-            (4, Field::Number(timestamp)) => parsed.timestamp = Some(i64::from_ne_bytes(timestamp.to_ne_bytes())),
-            (1..=4, _) => return Err(WRONG_TYPE),
-            _ => {}
-        }
-    }
-    parsed.lengths.key = parsed.key.map(<[u8]>::len);
-    parsed.lengths.value = parsed.value.map(<[u8]>::len);
-    Ok(parsed)
-}
-
-fn parse_header(mut bytes: &[u8]) -> Result<(&str, Option<&[u8]>), BatchError> {
-    let (mut key, mut value) = ("", None);
-    while !bytes.is_empty() {
-        match take_field(&mut bytes)? {
-            (1, Field::Bytes(name)) => {
-                key = std::str::from_utf8(name).map_err(|_| BatchError::Records("a header's name is not UTF-8"))?;
-            }
-            (2, Field::Bytes(bytes)) => value = Some(bytes),
-            (1 | 2, _) => return Err(WRONG_TYPE),
-            _ => {}
-        }
-    }
-    Ok((key, value))
-}
-
-/// Appends to `out` one uncompressed batch of the records in an encoded `tidelog.v1.RecordSet`. Records without timestamp get `now`. On
-/// an error `out` is as before. The batch has at most `bytes_max` bytes.
-pub fn records_to_batch(
-    mut record_set: &[u8],
+/// Appends to `out` one uncompressed batch with the records of `raw`, the protobuf encoding of a `RecordSet`.
+///
+/// Records without a timestamp get `now`. As protobuf demands, fields may come in any order, the last one of a kind wins,
+/// and unknown ones are skipped. On an error `out` is as it was.
+///
+/// `out` grows by at most `limits.max_batch_bytes`: with that much capacity left, it is not reallocated.
+pub fn transcode_records(
+    raw: &[u8],
     now: TimestampMs,
     producer: Option<ProducerStamp>,
-    bytes_max: usize,
+    limits: &BatchLimits,
     out: &mut Vec<u8>,
-) -> Result<BatchHeader, BatchError> {
+) -> Result<BatchHeader, RecordSetError> {
     let start = out.len();
-    let written = append_records(&mut record_set, now, bytes_max, start, out).and_then(|values| {
-        let batch = out.get_mut(start..).unwrap_or_default();
-        write_header(batch, HeaderValues { producer, ..values })?;
-        BatchHeader::parse(batch)
-    });
-    if written.is_err() {
+    let result = transcode(raw, now, producer, limits, out);
+    if result.is_err() {
         out.truncate(start);
     }
-    written
+    result
 }
 
-fn append_records(
-    record_set: &mut &[u8],
+fn transcode(
+    mut raw: &[u8],
     now: TimestampMs,
-    bytes_max: usize,
-    start: usize,
+    producer: Option<ProducerStamp>,
+    limits: &BatchLimits,
     out: &mut Vec<u8>,
-) -> Result<HeaderValues, BatchError> {
-    out.resize(start + HEADER_BYTES, 0);
-    let mut records = 0_u32;
-    let (mut base, mut max) = (now, now);
-    while !record_set.is_empty() {
-        let bytes = match take_field(record_set)? {
-            (1, Field::Bytes(bytes)) => bytes,
-            (1, _) => return Err(WRONG_TYPE),
-            _ => continue,
+) -> Result<BatchHeader, RecordSetError> {
+    let start = out.len();
+    let limit = limits.max_batch_bytes.min(i32::MAX.cast_unsigned());
+    let too_large = RecordSetError::TooLarge { limit };
+    let end_max = start.saturating_add(limit as usize);
+    if (limit as usize) < HEADER_BYTES {
+        return Err(too_large);
+    }
+    // A record takes about as many bytes in either encoding.
+    out.reserve(raw.len().clamp(HEADER_BYTES, limit as usize));
+    out.extend_from_slice(&[0; HEADER_BYTES]);
+
+    let mut times = Times::default();
+    let mut records = 0;
+    while !raw.is_empty() {
+        let tag = wire::tag(&mut raw).map_err(RecordSetError::Malformed)?;
+        if tag != SET_RECORD {
+            wire::skip_unknown(tag, 1, &mut raw).map_err(RecordSetError::Malformed)?;
+            continue;
+        }
+        let message = wire::delimited(&mut raw).map_err(RecordSetError::Malformed)?;
+        let fields =
+            RecordFields::read(message).map_err(|what| RecordSetError::Record { record: records, what })?;
+        let timestamp = fields.timestamp.unwrap_or(now);
+        times = times.with(records, timestamp);
+        let shape = RecordShape {
+            timestamp_delta: times.delta(timestamp),
+            offset_delta: records,
+            key: fields.key,
+            value: fields.value,
+            header_count: fields.header_count,
+            header_bytes: fields.header_bytes,
         };
-        let parsed = parse_record(bytes)?;
-        let timestamp = parsed.timestamp.map_or(now, TimestampMs);
-        if records == 0 {
-            (base, max) = (timestamp, timestamp);
+        let body_bytes = shape.body_bytes();
+        if record_bytes(body_bytes) > end_max.saturating_sub(out.len()) {
+            return Err(too_large);
         }
-        max = max.max(timestamp);
-        let mut writer = BodyWriter { out };
-        writer.record(timestamp_delta(timestamp, base)?, records, parsed.lengths, parsed.key, parsed.value);
-        if parsed.lengths.header_count > 0 {
-            copy_headers(bytes, &mut writer)?;
+        shape.write(body_bytes, out);
+        if fields.header_count > 0 {
+            write_headers(message, out).map_err(|what| RecordSetError::Record { record: records, what })?;
         }
-        records = records.checked_add(1).ok_or(BatchError::Header("too many records"))?;
-        let found = out.len() - start;
-        if found > bytes_max {
-            return Err(BatchError::TooLarge { found: found + record_set.len(), max: bytes_max });
-        }
+        records += 1;
     }
     if records == 0 {
-        return Err(BatchError::Header("no records"));
+        return Err(RecordSetError::Empty);
     }
-    Ok(HeaderValues {
+
+    let header = NewHeader {
         compression: Compression::None,
+        base_timestamp: times.base,
+        max_timestamp: times.max,
+        producer,
         records,
-        base_timestamp: base,
-        max_timestamp: max,
-        producer: None,
-    })
+    };
+    write(&mut out[start..], &header).map_err(|_| too_large)
 }
 
-fn copy_headers(mut record: &[u8], writer: &mut BodyWriter<'_>) -> Result<(), BatchError> {
-    while !record.is_empty() {
-        if let (3, Field::Bytes(header)) = take_field(&mut record)? {
-            let (key, value) = parse_header(header)?;
-            writer.nullable(Some(key.as_bytes()));
-            writer.nullable(value);
+/// Where the fields of a `Record` message lie.
+#[derive(Default)]
+struct RecordFields<'a> {
+    key: Option<&'a [u8]>,
+    value: Option<&'a [u8]>,
+    timestamp: Option<TimestampMs>,
+    header_count: usize,
+    /// Bytes that the headers will have in the batch.
+    header_bytes: usize,
+}
+
+impl<'a> RecordFields<'a> {
+    #[inline]
+    fn read(mut message: &'a [u8]) -> Result<Self, &'static str> {
+        let mut fields = Self::default();
+        while !message.is_empty() {
+            match wire::tag(&mut message)? {
+                RECORD_KEY => fields.key = Some(wire::delimited(&mut message)?),
+                RECORD_VALUE => fields.value = Some(wire::delimited(&mut message)?),
+                RECORD_HEADER => {
+                    let (name, value) = read_header(wire::delimited(&mut message)?)?;
+                    fields.header_count += 1;
+                    fields.header_bytes += header_bytes(name, value);
+                }
+                RECORD_TIMESTAMP => {
+                    fields.timestamp = Some(TimestampMs(wire::number(&mut message)?.cast_signed()));
+                }
+                tag => wire::skip_unknown(tag, 4, &mut message)?,
+            }
+        }
+        Ok(fields)
+    }
+}
+
+/// Walks once more over a record that has headers, and copies them: they come after all else in a batch, and before
+/// anything in protobuf.
+fn write_headers(mut message: &[u8], out: &mut Vec<u8>) -> Result<(), &'static str> {
+    while !message.is_empty() {
+        match wire::tag(&mut message)? {
+            RECORD_HEADER => {
+                let (name, value) = read_header(wire::delimited(&mut message)?)?;
+                write_header(name, value, out);
+            }
+            RECORD_KEY | RECORD_VALUE => {
+                wire::delimited(&mut message)?;
+            }
+            RECORD_TIMESTAMP => {
+                wire::number(&mut message)?;
+            }
+            tag => wire::skip_unknown(tag, 4, &mut message)?,
         }
     }
     Ok(())
 }
 
-/// Appends to `out` the records of a batch from `from` on, as entries of field 1 of a `tidelog.v1.FetchedRecordSet`. Returns how many.
-pub fn batch_to_records(records: Records, from: Offset, out: &mut Vec<u8>) -> Result<u32, BatchError> {
-    let mut records = records;
-    let mut written = 0;
-    while let Some(spans) = records.next_spans()? {
-        if spans.offset < from {
-            continue;
-        }
-        let bytes = records.bytes();
-        let headers = || Records::headers(bytes, &spans);
-        let offset = u64::from_ne_bytes(spans.offset.get().to_ne_bytes());
-        let timestamp = u64::from_ne_bytes(spans.timestamp.0.to_ne_bytes());
-        let header_length = |key: usize, value: Option<usize>| field_length(key) + value.map_or(0, field_length);
-        let length = number_length(offset)
-            + number_length(timestamp)
-            + spans.key.as_ref().map_or(0, |range| field_length(range.len()))
-            + spans.value.as_ref().map_or(0, |range| field_length(range.len()))
-            + headers()
-                .map(|(key, value)| field_length(header_length(key.len(), value.map(|range| range.len()))))
-                .sum::<usize>();
-        put_prefix(out, 1, length);
-        put_number(out, 1, offset);
-        put_number(out, 2, timestamp);
-        for (number, range) in [(3, &spans.key), (4, &spans.value)] {
-            if let Some(range) = range {
-                put_prefix(out, number, range.len());
-                out.extend_from_slice(&bytes[range.clone()]);
+fn read_header(mut message: &[u8]) -> Result<(&str, Option<&[u8]>), &'static str> {
+    let mut name = "";
+    let mut value = None;
+    while !message.is_empty() {
+        match wire::tag(&mut message)? {
+            HEADER_NAME => {
+                let bytes = wire::delimited(&mut message)?;
+                name = std::str::from_utf8(bytes).map_err(|_| "header name is not UTF-8")?;
             }
+            HEADER_VALUE => value = Some(wire::delimited(&mut message)?),
+            tag => wire::skip_unknown(tag, 2, &mut message)?,
         }
-        for (key, value) in headers() {
-            put_prefix(out, 5, header_length(key.len(), value.as_ref().map(ExactSizeIterator::len)));
-            put_prefix(out, 1, key.len());
-            out.extend_from_slice(&bytes[key]);
-            if let Some(value) = value {
-                put_prefix(out, 2, value.len());
-                out.extend_from_slice(&bytes[value]);
-            }
-        }
-        written += 1;
     }
-    Ok(written)
-}
-
-/// Bytes of a length-delimited field with a number below 16.
-fn field_length(length: usize) -> usize {
-    1 + varint::length(length as u64) + length
-}
-
-/// Bytes of a number's field; none if it is 0, which is what an absent one means.
-fn number_length(value: u64) -> usize {
-    if value == 0 { 0 } else { 1 + varint::length(value) }
-}
-
-fn put_prefix(out: &mut Vec<u8>, number: u8, length: usize) {
-    out.push(number << 3 | 2);
-    varint::put(out, length as u64);
-}
-
-fn put_number(out: &mut Vec<u8>, number: u8, value: u64) {
-    if value != 0 {
-        out.push(number << 3);
-        varint::put(out, value);
-    }
+    Ok((name, value))
 }

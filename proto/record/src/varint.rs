@@ -1,40 +1,53 @@
-//! Variable-length numbers: Kafka's are zigzag-encoded, protobuf's `int64` and lengths are not.
+//! Variable-length numbers: base 128, low bits first, as Kafka and protobuf share them; signed ones zigzag in Kafka.
 
-/// Longest encoding of 64 bits.
+/// Most bytes of a 64-bit number.
 pub(crate) const MAX_BYTES: usize = 10;
 
+/// Maps small negative and positive numbers to small unsigned ones.
+#[inline]
 pub(crate) fn zigzag(value: i64) -> u64 {
-    u64::from_ne_bytes(((value << 1) ^ (value >> 63)).to_ne_bytes())
+    ((value << 1) ^ (value >> 63)).cast_unsigned()
 }
 
-fn unzigzag(value: u64) -> i64 {
-    i64::from_ne_bytes((value >> 1).to_ne_bytes()) ^ -i64::from_ne_bytes((value & 1).to_ne_bytes())
+/// Reverses [`zigzag`].
+#[inline]
+pub(crate) fn unzigzag(value: u64) -> i64 {
+    (value >> 1).cast_signed() ^ -((value & 1).cast_signed())
 }
 
-/// How many bytes a number takes.
-pub(crate) fn length(value: u64) -> usize {
-    // 7 bits a byte, and one byte for zero.
-    (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
+/// Bytes that `value` takes, 1 to 10.
+#[inline]
+pub(crate) fn len(value: u64) -> usize {
+    // 64 bits in groups of 7: ceil(bits / 7), with 9/64 for 1/7 (exact for 1 to 64 bits).
+    let bits = 64 - (value | 1).leading_zeros() as usize;
+    (bits * 9 + 64) / 64
 }
 
-pub(crate) fn put(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value.to_le_bytes()[0] | 0x80);
-        value >>= 7;
+/// Reads a number from the front of `bytes`, and moves `bytes` behind it. `None` if it does not end, or passes 64 bits.
+#[inline]
+pub(crate) fn read(bytes: &mut &[u8]) -> Option<u64> {
+    match **bytes {
+        [first, ref rest @ ..] if first < 0x80 => {
+            *bytes = rest;
+            Some(u64::from(first))
+        }
+        [first, second, ref rest @ ..] if second < 0x80 => {
+            *bytes = rest;
+            Some(u64::from(first & 0x7f) | u64::from(second) << 7)
+        }
+        _ => read_long(bytes),
     }
-    out.push(value.to_le_bytes()[0]);
 }
 
-/// Takes a number off the front; `None` if it is cut off or longer than 64 bits.
-pub(crate) fn take(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0_u64;
-    for (position, byte) in bytes.iter().enumerate().take(MAX_BYTES) {
-        let bits = u64::from(byte & 0x7f);
-        if position == MAX_BYTES - 1 && bits > 1 {
+fn read_long(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for (position, &byte) in bytes.iter().enumerate().take(MAX_BYTES) {
+        // The tenth byte has room for one bit.
+        if position == MAX_BYTES - 1 && byte > 1 {
             return None;
         }
-        value |= bits << (7 * position);
-        if byte & 0x80 == 0 {
+        value |= u64::from(byte & 0x7f) << (7 * position);
+        if byte < 0x80 {
             *bytes = &bytes[position + 1..];
             return Some(value);
         }
@@ -42,26 +55,88 @@ pub(crate) fn take(bytes: &mut &[u8]) -> Option<u64> {
     None
 }
 
-pub(crate) fn take_signed(bytes: &mut &[u8]) -> Option<i64> {
-    take(bytes).map(unzigzag)
+/// A few numbers and single bytes on the stack, which go to their destination in one copy.
+pub(crate) struct Scratch {
+    bytes: [u8; Self::CAPACITY],
+    len: usize,
+}
+
+impl Scratch {
+    /// Room for the longest row that is written here: four numbers and two bytes.
+    const CAPACITY: usize = 48;
+
+    #[inline]
+    pub(crate) fn new() -> Self {
+        Self { bytes: [0; Self::CAPACITY], len: 0 }
+    }
+
+    #[inline]
+    pub(crate) fn byte(&mut self, byte: u8) -> &mut Self {
+        self.bytes[self.len] = byte;
+        self.len += 1;
+        self
+    }
+
+    #[inline]
+    pub(crate) fn number(&mut self, mut value: u64) -> &mut Self {
+        while value >= 0x80 {
+            // The low seven bits, and a mark that more follow.
+            self.bytes[self.len] = (value & 0x7f) as u8 | 0x80;
+            self.len += 1;
+            value >>= 7;
+        }
+        self.bytes[self.len] = value as u8;
+        self.len += 1;
+        self
+    }
+
+    #[inline]
+    pub(crate) fn signed(&mut self, value: i64) -> &mut Self {
+        self.number(zigzag(value))
+    }
+
+    #[inline]
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
-    #[test]
-    fn numbers_come_back() {
-        for shift in 0..64 {
-            for value in [1_u64 << shift, (1 << shift) - 1, u64::MAX >> shift] {
-                let mut out = Vec::new();
-                put(&mut out, value);
-                assert_eq!(out.len(), length(value), "{value}");
-                assert_eq!(take(&mut out.as_slice()), Some(value));
-                assert_eq!(zigzag(unzigzag(value)), value);
-            }
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(value: u64, shift in 0u32..64, rest: Vec<u8>) {
+            let value = value >> shift;
+            let mut scratch = Scratch::new();
+            scratch.number(value);
+            prop_assert_eq!(scratch.as_slice().len(), len(value));
+            let mut bytes = [scratch.as_slice(), &rest].concat();
+            let mut view = bytes.as_slice();
+            prop_assert_eq!(read(&mut view), Some(value));
+            prop_assert_eq!(view, rest.as_slice());
+            bytes.truncate(len(value) - 1);
+            prop_assert_eq!(read(&mut bytes.as_slice()), None);
+            prop_assert_eq!(unzigzag(zigzag(value.cast_signed())), value.cast_signed());
         }
-        assert_eq!(take(&mut [0xff; 10].as_slice()), None);
-        assert_eq!(take(&mut [0x80].as_slice()), None);
+    }
+
+    #[test]
+    fn lengths_at_the_edges() {
+        assert_eq!((len(0), len(127), len(128), len(u64::MAX)), (1, 1, 2, 10));
+        for bytes in 1..10u32 {
+            assert_eq!(len((1 << (7 * bytes)) - 1), bytes as usize);
+            assert_eq!(len(1 << (7 * bytes)), bytes as usize + 1);
+        }
+        // Eleven bytes, and ten with more than 64 bits.
+        assert_eq!(read(&mut [0x80; 11].as_slice()), None);
+        assert_eq!(read(&mut [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2].as_slice()), None);
+        assert_eq!(
+            [i64::MIN, -1, 0, 1, i64::MAX].map(|v| unzigzag(zigzag(v))),
+            [i64::MIN, -1, 0, 1, i64::MAX]
+        );
     }
 }
