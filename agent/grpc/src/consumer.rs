@@ -165,7 +165,7 @@ fn fetched(
     match plain(read.batches, from, decompressed_left) {
         Ok((records, next)) => {
             answer.next_offset = next.unwrap_or(from).get();
-            answer.records = (!records.is_empty()).then_some(records);
+            answer.records = records;
             answer
         }
         // The producer's compression or records are malformed: the checksum held, so they were sent like this.

@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use crc_fast::CrcAlgorithm::Crc32Iscsi;
 use prost::Message;
-use tidelog_record::{BatchError, validate};
+use tidelog_record::{BatchError, BatchLimits, validate};
 use tidelog_types::{AgentInstance, ClusterId, PartitionIndex, TopicId, TopicPartition};
 use uuid::Uuid;
 
@@ -238,7 +238,7 @@ fn check(segment: &[u8]) -> Result<SegmentIndex, Damage> {
             let batch = batches
                 .get(end..end.saturating_add(length))
                 .ok_or(Damage::Length { found: batches.len(), expected: end.saturating_add(length) })?;
-            let header = validate(batch, length).map_err(|error| Damage::Batch { position: end, error })?;
+            let header = validate(batch, &BatchLimits::NONE).map_err(|error| Damage::Batch { position: end, error })?;
             if header.records != *records {
                 return Err(Damage::Format("a batch has another number of records than the index says"));
             }
