@@ -4,7 +4,7 @@
 //! that is all the protocol above asks of a store. Nothing else in the program knows which backend it runs on.
 //!
 //! Map: [`MetadataLog`] the seam · [`memory`] a backend for tests and `--memory` · [`conformance`] the suite that every
-//! backend has to pass · [`finding`] what a probe of a store says · [`env`] clock and random numbers as parameters.
+//! backend has to pass · [`finding`] what a probe of a store says · [`mod@env`] clock and random numbers as parameters.
 //!
 //! It is not the protocol: who may append what and where, elections and truncation lie above this seam.
 

@@ -33,12 +33,22 @@ const WINDOW_MAX: usize = 32;
 pub struct ObjectStoreLog {
     store: Arc<dyn ObjectStore>,
     root: Path,
+    name: String,
 }
 
 impl ObjectStoreLog {
     /// The log under `prefix`, which may be empty.
     pub fn new(store: Arc<dyn ObjectStore>, prefix: &Path) -> Self {
-        Self { store, root: prefix.clone().join("meta").join("log") }
+        let name = store.to_string();
+        Self { store, root: prefix.clone().join("meta").join("log"), name }
+    }
+
+    /// Tells the store by this name in errors and logs, for instance its URL. A store below a prefix does not tell its
+    /// bucket by itself.
+    #[must_use]
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
     }
 
     /// The key of a place. Numbers have a fixed width, so that a listing is in the log's order.
@@ -74,7 +84,7 @@ impl ObjectStoreLog {
     fn error(&self, operation: &'static str, key: &Path, cause: Cause) -> LogError {
         LogError {
             operation,
-            target: format!("{}, key {key}", self.store),
+            target: format!("{}, key {key}", self.name),
             cause: cause.text,
             retryable: cause.retryable,
         }
@@ -172,7 +182,7 @@ impl MetadataLog for ObjectStoreLog {
     }
 
     fn describe(&self) -> String {
-        format!("{} under {}", self.store, self.root)
+        format!("{}, keys below {}", self.name, self.root)
     }
 }
 

@@ -13,6 +13,10 @@
 //!   succeed and prove nothing.
 //! * One process per directory, by a lock that the kernel drops with the process; taken before the first read.
 //!
+//! 2026-11-21, decided by measurement (`examples/durable_create.rs`; ext4, idle, 2 cores, p50): a durable create costs 0.5 ms
+//! for 1 KiB and 1.2 ms for 1 MiB, object_store's own fsync option 0.7-0.9 and 3.6 ms. At boot one `syncfs` replaces an
+//! fsync of each file: 0.04 s instead of 118 s for 50,000 files.
+//!
 //! Map: this file, the object store · [`directory`] lock, leftovers, sync at boot · [`disk`] fsync and its failure.
 
 mod directory;
