@@ -86,4 +86,33 @@ pub enum Mistake {
     NameOlderSnapshot,
     /// Acknowledges before the append has landed.
     AcknowledgeEarly,
+    /// Answers linearizable reads while an append is in flight, whose entry others may have seen already.
+    ConfirmBeforeAppendResolves,
+    /// Shows readers the replica of a booting node before it has caught up.
+    ShowUnfinishedBoot,
+    /// Stamps entries with the wall clock as it is, whoever may have set it since it was checked.
+    TrustWallClock,
+    /// Does not look for a successor while it has no work.
+    NeverLookForSuccessor,
+}
+
+impl Mistake {
+    /// All of them.
+    pub const ALL: [Self; 15] = [
+        Self::SkipSuccessorCheck,
+        Self::SkipSealCheck,
+        Self::ReusePlaceAfterAbsentReadBack,
+        Self::UnknownIsFailure,
+        Self::RepeatWithNewId,
+        Self::TruncateOpenEpoch,
+        Self::TruncateSeals,
+        Self::LeadWithoutBegin,
+        Self::SkipConfirm,
+        Self::NameOlderSnapshot,
+        Self::AcknowledgeEarly,
+        Self::ConfirmBeforeAppendResolves,
+        Self::ShowUnfinishedBoot,
+        Self::TrustWallClock,
+        Self::NeverLookForSuccessor,
+    ];
 }

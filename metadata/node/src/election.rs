@@ -142,6 +142,7 @@ impl Node {
 
     /// Log time never falls, whatever this machine's clock says.
     pub(crate) fn entry_time(&self) -> TimestampMs {
-        self.leader_clock.now().max(self.shared.state.read().log_time())
+        let now = if self.errs(Mistake::TrustWallClock) { self.clock.now() } else { self.leader_clock.now() };
+        now.max(self.shared.state.read().log_time())
     }
 }

@@ -108,9 +108,10 @@ impl Node {
                     self.take_waiting_requests();
                 }
                 Event::Expiry => self.propose_expiry(&mut term),
+                Event::Quiet if self.errs(Mistake::NeverLookForSuccessor) => {}
                 Event::Quiet => self.look_for_successor(&mut term),
             }
-            if term.in_flight.is_some() {
+            if term.in_flight.is_some() && !self.errs(Mistake::ConfirmBeforeAppendResolves) {
                 term.behind_append.append(&mut self.confirms);
             }
         }
@@ -281,7 +282,7 @@ impl Node {
             self.log.remove(self.config.shard, below.epoch, &seqs).await?;
         }
         let named = if self.errs(Mistake::NameOlderSnapshot) {
-            self.shared.state.read().snapshot().cloned()
+            self.shared.state.read().older_snapshots().last().cloned().or(Some(snapshot))
         } else {
             Some(snapshot)
         };

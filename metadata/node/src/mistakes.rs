@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use tidelog_metadata_log::Append;
+use tidelog_metadata_state::{Entry, EntryId};
 use tidelog_types::Place;
 
 use crate::append::{Appender, Landed};
@@ -14,22 +15,37 @@ impl Appender {
         bytes: Bytes,
         mistake: Option<Mistake>,
     ) -> Landed {
-        let gives_up = match mistake {
-            Some(Mistake::UnknownIsFailure) => false,
-            Some(Mistake::ReusePlaceAfterAbsentReadBack) => true,
-            _ => return self.append(place, bytes).await,
-        };
-        match self.log.append(self.shard, place, bytes.clone()).await {
-            Append::Appended => Landed::Own,
-            Append::Occupied(found) if found == bytes => Landed::Own,
-            Append::Occupied(found) => Landed::Other(found),
-            Append::Unknown(_) if gives_up => {
+        let first = self.log.append(self.shard, place, bytes.clone()).await;
+        if !matches!(first, Append::Unknown(_)) {
+            return landed(first, &bytes);
+        }
+        match mistake {
+            Some(Mistake::UnknownIsFailure) => Landed::GivenUp,
+            Some(Mistake::ReusePlaceAfterAbsentReadBack) => {
                 match self.log.read(self.shard, place.epoch, place.seq, 1).await {
                     Ok(found) if found.is_empty() => Landed::GivenUp,
                     _ => self.append(place, bytes).await,
                 }
             }
-            Append::Unknown(_) => Landed::GivenUp,
+            Some(Mistake::RepeatWithNewId) => {
+                let Ok(entry) = Entry::decode(&bytes) else { return Landed::GivenUp };
+                let renamed = Entry { id: EntryId(self.entropy.uuid()), ..entry };
+                // The bytes that landed are looked at, but not as this node's own.
+                match self.append(place, renamed.encode()).await {
+                    Landed::Own => Landed::Other(renamed.encode()),
+                    other => other,
+                }
+            }
+            _ => self.append(place, bytes).await,
         }
+    }
+}
+
+fn landed(answer: Append, bytes: &Bytes) -> Landed {
+    match answer {
+        Append::Appended => Landed::Own,
+        Append::Occupied(found) if found == bytes => Landed::Own,
+        Append::Occupied(found) => Landed::Other(found),
+        Append::Unknown(_) => Landed::GivenUp,
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tidelog_metadata_log::MetadataLog;
 use tidelog_metadata_log::env::{Clock, Entropy};
-use tidelog_metadata_state::Outcome;
+use tidelog_metadata_state::{Outcome, State};
 use tidelog_types::{LogIndex, Place};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -33,6 +33,8 @@ pub struct Node {
     /// What a leader or candidate stamps entries with.
     pub(crate) leader_clock: LeaderClock,
     pub(crate) shared: Arc<Shared>,
+    /// The replica of a booting node. Readers see it when it has caught up, so that what they see never goes back.
+    pub(crate) booting: Option<State>,
     pub(crate) requests: mpsc::Receiver<Request>,
     pub(crate) proposals: Proposals,
     pub(crate) confirms: Vec<ConfirmReply>,
@@ -73,6 +75,7 @@ impl Node {
             clock,
             entropy,
             shared,
+            booting: None,
             requests,
             proposals,
             confirms: Vec::new(),
@@ -144,11 +147,21 @@ impl Node {
                 Err(error) => Err(error),
             };
             match booted {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    self.publish_booted();
+                    return Ok(());
+                }
                 Err(ReplicaError::Fatal(error)) => return Err(error),
                 Err(error) => tracing::warn!(event = "boot_retry", %error),
             }
             pause.wait(&self.entropy).await;
+        }
+    }
+
+    pub(crate) fn publish_booted(&mut self) {
+        if let Some(state) = self.booting.take() {
+            *self.shared.state.write() = state;
+            self.shared.wake_all();
         }
     }
 
@@ -249,7 +262,7 @@ impl Node {
     }
 
     pub(crate) fn next_place(&self) -> Place {
-        self.shared.state.read().next()
+        self.booting.as_ref().map_or_else(|| self.shared.state.read().next(), State::next)
     }
 
     /// Whether this node breaks a rule on purpose.
