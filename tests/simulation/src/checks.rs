@@ -14,8 +14,15 @@ pub fn compare(world: &World, machine: usize, instance: AgentInstance) {
     };
     let Some(node) = node else { return };
     let (index, next, digest) = node.read(|state| (state.index(), state.next(), state.digest()));
-    let checked = world.lock().oracle.check_replica(index, next, digest);
+    let (checked, shown) = {
+        let mut inner = world.lock();
+        let checked = inner.oracle.check_replica(index, next, digest);
+        (checked, std::mem::replace(&mut inner.machines[machine].shown, index))
+    };
     world.check(checked.map_err(|(invariant, what)| (invariant, format!("node {machine}: {what}"))));
+    if index < shown {
+        world.violate("INV-12", format!("node {machine} showed {shown} entries and then {index}"));
+    }
 }
 
 /// Whether a node's whole state is the right one for its index.

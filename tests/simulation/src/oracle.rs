@@ -76,6 +76,13 @@ impl Oracle {
         self.states.get(usize::try_from(index.0).ok()?)
     }
 
+    /// Whether whoever has seen `index` entries has seen all that `floor` entries say. A seal says nothing to readers:
+    /// until the next epoch begins, a leader that does not know it yet answers as well as one that does.
+    pub fn covers(&self, index: LogIndex, floor: LogIndex) -> bool {
+        let ends_with_seal = self.state_at(floor).is_some_and(|state| state.open_seal().is_some());
+        index.0 + u64::from(ends_with_seal) >= floor.0
+    }
+
     /// What a place holds.
     pub fn place(&self, place: Place) -> Option<&Bytes> {
         self.places.get(&place)

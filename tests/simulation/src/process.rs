@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use tidelog_metadata_log::env::Entropy;
 use tidelog_metadata_node::{Node, NodeConfig, NodeError};
-use tidelog_types::AgentInstance;
+use tidelog_types::{AgentInstance, LogIndex};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -44,6 +44,7 @@ pub fn start(world: &World, machine: usize) {
         let machine = &mut inner.machines[machine];
         machine.node = Some(metadata);
         machine.instance = instance;
+        machine.shown = LogIndex(0);
         machine.dying = false;
         machine.frozen_until = None;
     }

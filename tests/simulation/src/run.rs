@@ -96,7 +96,7 @@ async fn script(world: &World) -> Report {
         process::start(world, machine);
     }
     let clients = start_clients(world);
-    let disturbed = world.lock().dice.ms(5_000, 25_000);
+    let disturbed = world.lock().dice.ms(10_000, 60_000);
     chaos::disturb(world, Instant::now() + disturbed).await;
     chaos::heal(world);
     progress(world, &clients).await;

@@ -343,7 +343,7 @@ impl Client {
         let (floor, patience, delay) = {
             let mut inner = self.world.lock();
             let patience = inner.dice.ms(300, 4_000);
-            let delay = if inner.dice.chance(3_000) { inner.dice.ms(1, 300) } else { Duration::ZERO };
+            let delay = if inner.dice.chance(3_000) { inner.dice.ms(1, 3_000) } else { Duration::ZERO };
             (inner.history.floor(), patience, delay)
         };
         let Ok(index) = node.confirm(Instant::now() + patience).await else { return false };
@@ -351,7 +351,7 @@ impl Client {
         self.world.note(&[13, machine as u64, index.0], || {
             format!("node {machine} confirms {index}, asked for is {floor}")
         });
-        if index < floor {
+        if !self.world.lock().oracle.covers(index, floor) {
             self.world.violate(
                 "INV-12",
                 format!("node {machine} confirmed {index}, {floor} had been seen before it was asked"),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use tidelog_metadata_node::{Metadata, Mistake};
-use tidelog_types::{AgentInstance, ClusterId, TimestampMs};
+use tidelog_types::{AgentInstance, ClusterId, LogIndex, TimestampMs};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -102,6 +102,8 @@ pub struct Machine {
     pub node: Option<Metadata>,
     /// The process's instance; a restarted one has another.
     pub instance: AgentInstance,
+    /// How much of the log its replica has shown.
+    pub shown: LogIndex,
     /// The process stands still.
     pub frozen_until: Option<Instant>,
     /// The process is to die.
@@ -142,6 +144,7 @@ impl World {
             .map(|_| Machine {
                 node: None,
                 instance: AgentInstance(uuid::Uuid::nil()),
+                shown: LogIndex(0),
                 frozen_until: None,
                 dying: false,
                 waker: None,
