@@ -11,9 +11,9 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::Admin;
 use crate::budget::Budget;
 use crate::cache::SegmentCache;
-use crate::fetch::subscription::SubscribePartition;
 use crate::fetch::{
-    FetchError, FetchRequest, FetchResponse, Fetcher, FoundOffset, OffsetQuery, Reader, Subscription,
+    FetchError, FetchRequest, FetchResponse, Fetcher, FoundOffset, OffsetQuery, OffsetWanted, Reader,
+    SubscribePartition, Subscription,
 };
 use crate::metrics::Metrics;
 use crate::produce::{Collector, Flusher, ProduceRequest, ProduceResult, ProduceTicket, Producer, Uploader};
@@ -124,15 +124,22 @@ impl Agent {
         Subscription::begin(self.fetcher.clone(), partitions, max_bytes).await
     }
 
-    /// Finds an offset: an end of a partition, or by time. Sees everything that was acknowledged before, by any agent.
+    /// Finds offsets: ends of partitions, or by time. Sees everything that was acknowledged before, by any agent. The
+    /// results are in the order of the queries.
+    pub async fn find_offsets(&self, wanted: &[OffsetWanted]) -> Vec<Result<FoundOffset, FetchError>> {
+        self.fetcher.find_offsets(wanted).await
+    }
+
+    /// Finds one offset, as [`Agent::find_offsets`] does.
     pub async fn find_offset(
         &self,
         topic: &TopicName,
-        id: Option<TopicId>,
+        topic_id: Option<TopicId>,
         partition: PartitionIndex,
         query: OffsetQuery,
     ) -> Result<FoundOffset, FetchError> {
-        self.fetcher.find_offset(topic, id, partition, query).await
+        self.fetcher.confirm().await?;
+        self.fetcher.find_offset(&OffsetWanted { topic: topic.clone(), topic_id, partition, query }).await
     }
 
     /// Administrative operations.

@@ -2,19 +2,12 @@
 
 use bytes::Bytes;
 use tidelog_record::{
-    BatchError, BatchErrorKind, BatchHeader, BatchLimits, DecodedBatch, RecordSetError, transcode_records, validate,
+    BatchError, BatchErrorKind, BatchHeader, BatchLimits, DecodedBatch, RecordSetError, split_batches,
+    transcode_records, validate,
 };
 use tidelog_types::{ProducerStamp, TimestampMs};
 
 use crate::produce::ProduceError;
-
-/// Most bytes that the records of one batch may decompress to.
-const DECOMPRESSED_BYTES_MAX: u32 = 32 * 1024 * 1024;
-
-fn limits(bytes_max: usize) -> BatchLimits {
-    let max_batch_bytes = u32::try_from(bytes_max).unwrap_or(u32::MAX);
-    BatchLimits { max_batch_bytes, max_decompressed_bytes: DECOMPRESSED_BYTES_MAX }
-}
 
 /// What the metadata has to know of a batch that was checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,14 +23,29 @@ impl From<BatchHeader> for Checked {
     }
 }
 
-/// Checks that `bytes` are exactly one undamaged batch of at most `bytes_max` bytes. Decompresses nothing.
-pub(crate) fn check(bytes: &[u8], bytes_max: usize) -> Result<Checked, BatchError> {
-    validate(bytes, &limits(bytes_max)).map(Checked::from)
+fn limits(max_batch_bytes: usize) -> BatchLimits {
+    BatchLimits {
+        max_batch_bytes: u32::try_from(max_batch_bytes).unwrap_or(u32::MAX),
+        ..BatchLimits::default()
+    }
 }
 
-/// Length of the batch that begins here, which may be more than there is.
-pub(crate) fn length_of(bytes: &[u8]) -> Result<usize, BatchError> {
-    BatchHeader::parse(bytes).map(|header| header.size_bytes as usize)
+/// Checks that `bytes` are exactly one undamaged batch of at most `bytes_max` bytes. Decompresses nothing.
+pub(crate) fn check(bytes: &[u8], bytes_max: usize) -> Result<Checked, ProduceError> {
+    validate(bytes, &limits(bytes_max)).map(Checked::from).map_err(|error| match error.kind() {
+        BatchErrorKind::TooLarge => ProduceError::TooLarge { bytes: bytes.len(), max: bytes_max },
+        BatchErrorKind::Unsupported => ProduceError::Unsupported(error.to_string()),
+        BatchErrorKind::Corrupt => ProduceError::Corrupt(error.to_string()),
+    })
+}
+
+/// The batches that lie one after the other in `bytes`, each checked.
+pub(crate) fn checked_batches(bytes: Bytes) -> impl Iterator<Item = Result<(Checked, Bytes), BatchError>> {
+    split_batches(bytes).map(|split| {
+        let (header, batch) = split?;
+        validate(&batch, &BatchLimits::NONE)?;
+        Ok((header.into(), batch))
+    })
 }
 
 /// Appends to `out` the batch of an encoded `tidelog.v1.RecordSet`. On an error `out` is as before.
@@ -47,8 +55,15 @@ pub(crate) fn transcode(
     now: TimestampMs,
     bytes_max: usize,
     out: &mut Vec<u8>,
-) -> Result<Checked, RecordSetError> {
-    transcode_records(set, now, stamp, &limits(bytes_max), out).map(Checked::from)
+) -> Result<Checked, ProduceError> {
+    // Records are about as long in a batch as in the set.
+    out.reserve(bytes_max.min(set.len() + set.len() / 16 + 128));
+    transcode_records(set, now, stamp, &limits(bytes_max), out).map(Checked::from).map_err(
+        |error| match error {
+            RecordSetError::TooLarge { .. } => ProduceError::TooLarge { bytes: set.len(), max: bytes_max },
+            other => ProduceError::Corrupt(other.to_string()),
+        },
+    )
 }
 
 /// The first record of a batch whose timestamp is `time` or later, after the first `skip` records: its position in the
@@ -61,29 +76,12 @@ pub(crate) fn first_at_or_after(
     if BatchHeader::parse(batch)?.max_timestamp < time {
         return Ok(None);
     }
-    let decoded = DecodedBatch::open(batch, &limits(batch.len()))?;
-    for (position, record) in (0_u32..).zip(decoded.records()) {
-        let timestamp = record?.timestamp;
-        if timestamp >= time && u64::from(position) >= skip {
-            return Ok(Some((position, timestamp)));
+    let stored = BatchLimits { max_batch_bytes: BatchLimits::NONE.max_batch_bytes, ..BatchLimits::default() };
+    for record in DecodedBatch::open(batch, &stored)?.records() {
+        let record = record?;
+        if record.timestamp >= time && u64::from(record.offset_delta) >= skip {
+            return Ok(Some((record.offset_delta, record.timestamp)));
         }
     }
     Ok(None)
-}
-
-/// What a producer is told about a batch that was not taken.
-pub(crate) fn not_taken(error: BatchError, bytes: usize, max: usize) -> ProduceError {
-    match error.kind() {
-        BatchErrorKind::TooLarge => ProduceError::TooLarge { bytes, max },
-        BatchErrorKind::Unsupported => ProduceError::Unsupported(error.to_string()),
-        BatchErrorKind::Corrupt => ProduceError::Corrupt(error.to_string()),
-    }
-}
-
-/// What a producer is told about records that were not taken.
-pub(crate) fn set_not_taken(error: RecordSetError, bytes: usize, max: usize) -> ProduceError {
-    match error {
-        RecordSetError::TooLarge { .. } => ProduceError::TooLarge { bytes, max },
-        other => ProduceError::Corrupt(other.to_string()),
-    }
 }

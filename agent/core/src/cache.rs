@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use moka::future::Cache;
+use moka::policy::EvictionPolicy;
 use tidelog_metadata_state::Slice;
 use tidelog_types::SegmentId;
 
@@ -72,13 +73,22 @@ pub(crate) struct SegmentCache {
 }
 
 impl SegmentCache {
-    /// Caches that hold `memory` bytes together.
+    /// Caches that hold `memory` bytes together. Each tier has its half, so that reading old slices does not drive out the
+    /// newest ones.
     pub fn new(memory: usize) -> Self {
         let each = memory as u64 / 2;
-        let written =
-            Cache::builder().max_capacity(each).weigher(|_: &SegmentId, v: &CachedBatches| v.weight).build();
-        let loaded =
-            Cache::builder().max_capacity(each).weigher(|_: &SliceKey, v: &CachedBatches| v.weight).build();
+        // Least recently used: the default policy keeps what was used often, and would turn away the newest segments and the
+        // slices that a catching-up reader is in the middle of.
+        let written = Cache::builder()
+            .max_capacity(each)
+            .weigher(|_: &SegmentId, cached: &CachedBatches| cached.weight)
+            .eviction_policy(EvictionPolicy::lru())
+            .build();
+        let loaded = Cache::builder()
+            .max_capacity(each)
+            .weigher(|_: &SliceKey, cached: &CachedBatches| cached.weight)
+            .eviction_policy(EvictionPolicy::lru())
+            .build();
         Self { written, loaded }
     }
 

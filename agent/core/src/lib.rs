@@ -24,8 +24,8 @@ pub use admin::{Admin, AdminError, ConfigEntry, PartitionInfo, TopicInfo, TopicR
 pub use agent::{Agent, Components};
 pub use budget::{Budget, Overloaded, Reservation};
 pub use fetch::{
-    FetchError, FetchPartition, FetchRequest, FetchResponse, FetchedBatch, FetchedPartition, FoundOffset,
-    OffsetQuery, StartAt, Subscription,
+    Delivery, FetchError, FetchPartition, FetchRequest, FetchResponse, FetchedBatch, FetchedPartition,
+    FoundOffset, OffsetQuery, StartAt, Subscription,
 };
 pub use metrics::{MeteredStore, Metrics};
 pub use produce::{

@@ -52,6 +52,8 @@ pub struct FetchLimits {
     /// Reads of the object store in flight for older records. They have a pool of their own, so that somebody who reads
     /// a week of records does not slow down those who follow the end.
     pub cold_reads: usize,
+    /// Bytes that are loaded at the same time, each for the newest records and for older ones; who needs more waits.
+    pub load_memory: usize,
 }
 
 impl Default for Settings {
@@ -84,6 +86,7 @@ impl Default for FetchLimits {
             slices_max: 256,
             tail_reads: 32,
             cold_reads: 8,
+            load_memory: 64 * 1024 * 1024,
         }
     }
 }

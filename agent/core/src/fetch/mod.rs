@@ -21,9 +21,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use error::FetchError;
-pub use offsets::{FoundOffset, OffsetQuery};
+pub use offsets::{FoundOffset, OffsetQuery, OffsetWanted};
 pub(crate) use read::Reader;
-pub use subscription::{StartAt, Subscription};
+pub use subscription::{Delivery, Progress, StartAt, SubscribePartition, Subscription};
 
 use crate::settings::FetchLimits;
 use plan::{PartitionPlan, PlannedSlice, find, plan_partition};

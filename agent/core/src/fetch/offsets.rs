@@ -1,5 +1,6 @@
 //! Finding offsets: the ends of a partition, or by time.
 
+use futures::StreamExt;
 use tidelog_types::{Offset, PartitionIndex, TimestampMs, TopicId, TopicName};
 
 use super::plan::{PlannedSlice, find};
@@ -17,6 +18,19 @@ pub enum OffsetQuery {
     AtTime(TimestampMs),
 }
 
+/// Where to find an offset.
+#[derive(Debug, Clone)]
+pub struct OffsetWanted {
+    /// The topic's name.
+    pub topic: TopicName,
+    /// The topic's id, to be refused if the name belongs to another topic by now.
+    pub topic_id: Option<TopicId>,
+    /// The partition.
+    pub partition: PartitionIndex,
+    /// What to find.
+    pub query: OffsetQuery,
+}
+
 /// An offset that was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FoundOffset {
@@ -28,24 +42,32 @@ pub struct FoundOffset {
     pub timestamp: Option<TimestampMs>,
 }
 
+/// Queries answered at the same time.
+const QUERIES_AT_ONCE: usize = 16;
+
 /// Slices looked through between two looks at the metadata.
 const SLICES_AT_ONCE: usize = 4;
 
 impl Fetcher {
-    /// Finds an offset in a partition, as of now: whatever was acknowledged before is counted.
-    pub async fn find_offset(
-        &self,
-        topic: &TopicName,
-        id: Option<TopicId>,
-        partition: PartitionIndex,
-        query: OffsetQuery,
-    ) -> Result<FoundOffset, FetchError> {
-        self.confirm().await?;
+    /// Finds offsets, as of now: whatever was acknowledged before is counted. The results are in the order of the queries.
+    pub async fn find_offsets(&self, wanted: &[OffsetWanted]) -> Vec<Result<FoundOffset, FetchError>> {
+        if let Err(error) = self.confirm().await {
+            return vec![Err(error); wanted.len()];
+        }
+        // A few at a time: each may read slices.
+        let finding = futures::stream::iter(wanted).map(|wanted| self.find_offset(wanted));
+        finding.buffered(QUERIES_AT_ONCE).collect().await
+    }
+
+    /// Finds an offset as this replica knows it.
+    pub async fn find_offset(&self, wanted: &OffsetWanted) -> Result<FoundOffset, FetchError> {
+        let OffsetWanted { topic, topic_id: id, partition, query } = wanted;
+        let (id, partition) = (*id, *partition);
         let ends = self.metadata.read(|state| {
             find(state, topic, id, partition).map(|(at, found)| (at.topic, found.log_start(), found.end()))
         });
         let (topic_id, log_start, end) = ends?;
-        match query {
+        match *query {
             OffsetQuery::Earliest => Ok(FoundOffset { topic: topic_id, offset: log_start, timestamp: None }),
             OffsetQuery::Latest => Ok(FoundOffset { topic: topic_id, offset: end, timestamp: None }),
             OffsetQuery::AtTime(time) => {

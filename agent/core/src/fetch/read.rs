@@ -14,7 +14,8 @@ use object_store::{GetOptions, ObjectStore};
 use tokio::sync::Semaphore;
 
 use super::plan::{PlannedSlice, ReadRange, coalesce};
-use crate::batch::{check, length_of};
+use crate::batch::checked_batches;
+use crate::budget::Budget;
 use crate::cache::{CachedBatch, CachedBatches, SegmentCache, SliceKey};
 use crate::metrics::CacheCounters;
 use crate::settings::FetchLimits;
@@ -38,9 +39,23 @@ pub(crate) struct Reader {
     store: Arc<dyn ObjectStore>,
     cache: SegmentCache,
     counters: CacheCounters,
-    tail: Arc<Semaphore>,
-    cold: Arc<Semaphore>,
+    tail: Pool,
+    cold: Pool,
     deadline: Duration,
+}
+
+/// What reads of one kind may use together.
+#[derive(Debug, Clone)]
+struct Pool {
+    reads: Arc<Semaphore>,
+    /// Bytes that are being loaded.
+    memory: Budget,
+}
+
+impl Pool {
+    fn new(reads: usize, memory: usize) -> Self {
+        Self { reads: Arc::new(Semaphore::new(reads.max(1))), memory: Budget::new(memory, Duration::ZERO) }
+    }
 }
 
 impl Reader {
@@ -51,8 +66,8 @@ impl Reader {
         limits: &FetchLimits,
         deadline: Duration,
     ) -> Self {
-        let tail = Arc::new(Semaphore::new(limits.tail_reads.max(1)));
-        let cold = Arc::new(Semaphore::new(limits.cold_reads.max(1)));
+        let tail = Pool::new(limits.tail_reads, limits.load_memory);
+        let cold = Pool::new(limits.cold_reads, limits.load_memory);
         Self { store, cache, counters, tail, cold, deadline }
     }
 
@@ -67,8 +82,16 @@ impl Reader {
             }
             found.push(cached.map(Ok));
         }
+        if missing.is_empty() {
+            return found.into_iter().flatten().collect();
+        }
+        let ranges = coalesce(&missing);
+        let bytes: u64 = ranges.iter().map(|range| range.range.end - range.range.start).sum();
+        let pool = if ranges.iter().all(|range| range.is_tail) { &self.tail } else { &self.cold };
+        // Held until all of it is loaded, because the parts that came first wait in memory for the others.
+        let _loading = pool.memory.reserve(usize::try_from(bytes).unwrap_or(usize::MAX)).await;
         let mut loads = Vec::new();
-        for range in coalesce(&missing) {
+        for range in ranges {
             let shared = self.shared_read(&range);
             for member in &range.members {
                 if let Some(planned) = slices.get(*member) {
@@ -152,7 +175,7 @@ impl Reader {
         let pool = if is_tail { &self.tail } else { &self.cold };
         let reading = async {
             let _permit =
-                pool.acquire().await.map_err(|closed| ReadError::Unavailable(closed.to_string()))?;
+                pool.reads.acquire().await.map_err(|closed| ReadError::Unavailable(closed.to_string()))?;
             let options = GetOptions::new().with_range(Some(range));
             let got = self.store.get_opts(&object.path(), options).await.map_err(unanswered)?;
             got.bytes().await.map_err(unanswered)
@@ -190,19 +213,14 @@ fn batches_of(planned: &PlannedSlice, bytes: Bytes) -> Result<CachedBatches, Str
         ));
     }
     let mut batches = Vec::new();
-    let (mut rest, mut position, mut records) = (bytes, slice.position, 0_u64);
-    while !rest.is_empty() {
-        let damaged = |error| format!("batch at {position}: {error}");
-        let length = length_of(&rest).map_err(damaged)?;
-        if length > rest.len() {
-            return Err(format!("the batch at {position} is longer than its slice"));
-        }
-        let bytes = rest.split_to(length);
-        let in_batch = check(&bytes, length).map_err(damaged)?.records;
-        batches.push(CachedBatch { position, records: in_batch, bytes });
-        records += u64::from(in_batch);
+    let (mut position, mut records) = (slice.position, 0_u64);
+    for checked in checked_batches(bytes) {
+        let (checked, bytes) = checked.map_err(|error| format!("batch at {position}: {error}"))?;
+        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        batches.push(CachedBatch { position, records: checked.records, bytes });
+        records += u64::from(checked.records);
         // Cannot overflow: position + length of the slice fits, which the state machine has checked.
-        position = position.saturating_add(u32::try_from(length).unwrap_or(u32::MAX));
+        position = position.saturating_add(length);
     }
     if records != u64::from(slice.records) {
         return Err(format!(

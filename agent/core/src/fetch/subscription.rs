@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tidelog_types::{Offset, PartitionIndex, TopicId, TopicName};
 
-use super::offsets::OffsetQuery;
+use super::offsets::{OffsetQuery, OffsetWanted};
 use super::{FetchError, FetchPartition, FetchRequest, FetchedPartition, Fetcher, partition_of};
 
 /// Where to begin reading a partition.
@@ -27,6 +27,14 @@ pub struct SubscribePartition {
     pub partition: PartitionIndex,
     /// Where to begin.
     pub start: StartAt,
+}
+
+impl SubscribePartition {
+    fn query(&self) -> Option<OffsetWanted> {
+        let StartAt::Found(query) = self.start else { return None };
+        let (topic, topic_id, partition) = (self.topic.clone(), self.topic_id, self.partition);
+        Some(OffsetWanted { topic, topic_id, partition, query })
+    }
 }
 
 /// Where a partition of a subscription stands.
@@ -73,39 +81,37 @@ impl Subscription {
         partitions: Vec<SubscribePartition>,
         max_bytes: usize,
     ) -> Self {
+        let queries: Vec<OffsetWanted> = partitions.iter().filter_map(SubscribePartition::query).collect();
+        let mut found =
+            if queries.is_empty() { Vec::new() } else { fetcher.find_offsets(&queries).await }.into_iter();
         let mut subscription = Self { fetcher, partitions: Vec::new(), failed: Vec::new(), max_bytes };
         for wanted in partitions {
-            match subscription.start_of(&wanted).await {
-                Ok((topic_id, offset)) => subscription.partitions.push(FetchPartition {
-                    topic: wanted.topic,
+            let start = match wanted.start {
+                StartAt::Found(_) => found.next().map(|found| found.map(|found| (found.topic, found.offset))),
+                StartAt::Offset(offset) => Some(subscription.topic_of(&wanted).map(|topic| (topic, offset))),
+            };
+            let SubscribePartition { topic, partition, .. } = wanted;
+            match start {
+                Some(Ok((topic_id, offset))) => subscription.partitions.push(FetchPartition {
+                    topic,
                     topic_id: Some(topic_id),
-                    partition: wanted.partition,
+                    partition,
                     offset,
                     max_bytes: usize::MAX,
                 }),
-                Err(error) => subscription.failed.push(Delivery {
-                    topic: wanted.topic,
-                    partition: wanted.partition,
-                    result: Err(error),
-                }),
+                Some(Err(error)) => {
+                    subscription.failed.push(Delivery { topic, partition, result: Err(error) })
+                }
+                // There are as many results as queries.
+                None => {}
             }
         }
         subscription
     }
 
-    async fn start_of(&self, wanted: &SubscribePartition) -> Result<(TopicId, Offset), FetchError> {
-        match wanted.start {
-            StartAt::Found(query) => {
-                let found =
-                    self.fetcher.find_offset(&wanted.topic, wanted.topic_id, wanted.partition, query).await?;
-                Ok((found.topic, found.offset))
-            }
-            StartAt::Offset(offset) => {
-                let metadata = &self.fetcher.metadata;
-                let (at, _, _) = partition_of(metadata, &wanted.topic, wanted.topic_id, wanted.partition)?;
-                Ok((at.topic, offset))
-            }
-        }
+    fn topic_of(&self, wanted: &SubscribePartition) -> Result<TopicId, FetchError> {
+        let found = partition_of(&self.fetcher.metadata, &wanted.topic, wanted.topic_id, wanted.partition);
+        found.map(|(at, _, _)| at.topic)
     }
 
     /// Whether no partition is left to read.

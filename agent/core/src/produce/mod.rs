@@ -29,7 +29,7 @@ pub use request::{
 };
 pub(crate) use upload::{Uploader, segment_path};
 
-use crate::batch::{Checked, check, not_taken, set_not_taken, transcode};
+use crate::batch::{Checked, check, transcode};
 use collect::{BatchBytes, Gathered};
 use commit::{Arrival, PendingBatch};
 use request::Answers;
@@ -195,18 +195,13 @@ impl Producer {
     ) -> Result<Prepared, ProduceError> {
         let max = target.batch_bytes_max;
         let (checked, bytes) = match &batch.payload {
-            Payload::Encoded(bytes) => {
-                let checked = check(bytes, max).map_err(|error| not_taken(error, bytes.len(), max));
-                (checked, BatchBytes::Sent(bytes.clone()))
-            }
+            Payload::Encoded(bytes) => (check(bytes, max), BatchBytes::Sent(bytes.clone())),
             Payload::Records { set, stamp } => {
                 let from = scratch.len();
                 let checked = transcode(set, *stamp, self.clock.now(), max, scratch);
-                let checked = checked.map_err(|error| set_not_taken(error, set.len(), max));
                 (checked, BatchBytes::Scratch(from..scratch.len()))
             }
         };
-        let checked = checked?;
-        Ok(Prepared { at: target.at, checked, bytes })
+        Ok(Prepared { at: target.at, checked: checked?, bytes })
     }
 }

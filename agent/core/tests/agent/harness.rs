@@ -15,7 +15,7 @@ use tidelog_metadata_log::MetadataLog;
 use tidelog_metadata_log::env::{Clock, Entropy, SystemClock};
 use tidelog_metadata_log::memory::MemoryLog;
 use tidelog_metadata_node::{Metadata, Node, NodeConfig, NodeError, ObjectSnapshots, genesis};
-use tidelog_record::{BatchBuilder, Compression, RecordRef, decode};
+use tidelog_record::{BatchBuilder, BatchLimits, Compression, DecodedBatch, RecordRef};
 use tidelog_types::{
     AgentInstance, ClusterId, Offset, PartitionIndex, ProducerStamp, ShardId, TimestampMs, TopicName,
 };
@@ -162,10 +162,11 @@ impl Running {
 pub fn values_of(read: &FetchedPartition) -> Vec<(i64, String)> {
     let mut values = Vec::new();
     for batch in &read.batches {
-        for record in decode(&batch.bytes, batch.base_offset, 1 << 20).expect("a batch") {
+        let decoded = DecodedBatch::open(&batch.bytes, &BatchLimits::NONE).expect("a batch");
+        for record in decoded.records() {
             let record = record.expect("a record");
             let value = String::from_utf8(record.value.expect("a value").to_vec()).expect("text");
-            values.push((record.offset.get(), value));
+            values.push((batch.base_offset.get() + i64::from(record.offset_delta), value));
         }
     }
     values
@@ -189,10 +190,13 @@ pub fn encoded(values: &[&str], stamp: Option<ProducerStamp>) -> Bytes {
     for (timestamp, value) in (1000..).zip(values) {
         let timestamp = TimestampMs(timestamp);
         builder
-            .push(RecordRef { timestamp, key: None, value: Some(value.as_bytes()), headers: &[] })
+            .append(RecordRef { timestamp, key: None, value: Some(value.as_bytes()), headers: &[] })
             .expect("fits");
     }
-    builder.build(stamp).expect("fits").expect("records")
+    if let Some(stamp) = stamp {
+        builder.stamp(stamp);
+    }
+    builder.build().expect("records")
 }
 
 /// A batch for a partition of topic `t`.
