@@ -65,6 +65,10 @@ impl ObjectStoreLog {
         let request = async {
             let found = match self.store.get(key).await {
                 Ok(found) => found,
+                // A bucket that is not there answers 404 like a key that is not there; it says nothing about the log.
+                Err(Error::NotFound { source, .. }) if source.to_string().contains("NoSuchBucket") => {
+                    return Err(Cause { text: "the bucket does not exist".to_owned(), retryable: false });
+                }
                 Err(Error::NotFound { .. }) => return Ok(None),
                 Err(error) => return Err(Cause::from(error)),
             };

@@ -73,6 +73,9 @@ async fn a_bucket_is_created_once_and_a_missing_one_is_named() {
     assert!(findings[0].remedy.is_some_and(|remedy| remedy.contains("--create-bucket")), "{}", findings[0]);
     let append = log_of(&url).append(ShardId::ZERO, Place::begin_of(LogEpoch::ZERO), "x".into()).await;
     assert!(matches!(append, Append::Unknown(_)), "{append:?}");
+    let read =
+        log_of(&url).read(ShardId::ZERO, LogEpoch::ZERO, LogSeq::ZERO, 1).await.expect_err("not absent");
+    assert!(!read.retryable && read.cause.contains("bucket"), "{read}");
 
     assert!(url.create_bucket().await.expect("created"));
     assert!(!url.create_bucket().await.expect("there already"));
