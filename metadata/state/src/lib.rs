@@ -21,6 +21,8 @@ pub mod producer;
 pub mod slices;
 pub mod snapshot;
 pub mod state;
+#[cfg(test)]
+mod tests;
 pub mod topic;
 pub mod wire;
 

@@ -104,14 +104,7 @@ impl State {
                 (0, plain.written, plain.out)
             }
         };
-        let count = records.count.to_le_bytes();
-        let mut framed = Vec::with_capacity(HEADER_BYTES + payload.len());
-        framed.extend_from_slice(MAGIC);
-        framed.extend_from_slice(&[FORMAT_VERSION, flags]);
-        framed.extend_from_slice(&checksum(flags, count, &payload).to_le_bytes());
-        framed.extend_from_slice(&count);
-        framed.extend_from_slice(&payload);
-        framed.into()
+        frame(flags, records.count, &payload)
     }
 
     /// Reads a snapshot back. Any bytes give a state that is coherent or an error, in memory bounded by their number.
@@ -236,13 +229,40 @@ fn checksum(flags: u8, count: [u8; 8], payload: &[u8]) -> u32 {
     u32::try_from(digest.finalize()).unwrap_or(u32::MAX)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Puts a frame around a payload.
+fn frame(flags: u8, records: u64, payload: &[u8]) -> Bytes {
+    let count = records.to_le_bytes();
+    let mut framed = Vec::with_capacity(HEADER_BYTES + payload.len());
+    framed.extend_from_slice(MAGIC);
+    framed.extend_from_slice(&[FORMAT_VERSION, flags]);
+    framed.extend_from_slice(&checksum(flags, count, payload).to_le_bytes());
+    framed.extend_from_slice(&count);
+    framed.extend_from_slice(payload);
+    framed.into()
+}
 
-    #[test]
-    fn the_empty_state_comes_back() {
-        let bytes = State::new().encode_snapshot();
-        assert_eq!(State::decode_snapshot(&bytes), Ok(State::new()));
+/// The records of a state.
+#[cfg(test)]
+pub(crate) fn records_of(state: &State) -> Vec<wire::SnapshotRecord> {
+    let mut writer = RecordWriter::new(Vec::new());
+    write::state(state, &mut writer).expect("writing to memory does not fail");
+    let mut bytes = writer.out.as_slice();
+    let mut records = Vec::new();
+    while !bytes.is_empty() {
+        records.push(wire::SnapshotRecord::decode_length_delimited(&mut bytes).expect("it was just written"));
     }
+    records
+}
+
+/// A snapshot of any records, with a frame that is right.
+#[cfg(test)]
+pub(crate) fn forge(records: &[wire::SnapshotRecord]) -> Bytes {
+    let payload: Vec<u8> = records.iter().flat_map(Message::encode_length_delimited_to_vec).collect();
+    frame(0, records.len() as u64, &payload)
+}
+
+/// A snapshot of any compressed payload, with a frame that is right.
+#[cfg(test)]
+pub(crate) fn forge_zstd(records: u64, payload: &[u8]) -> Bytes {
+    frame(FLAG_ZSTD, records, payload)
 }

@@ -67,6 +67,13 @@ struct OpenTopic {
     partitions: u32,
 }
 
+/// An agent whose outcomes are being read.
+struct OpenAgent {
+    instance: AgentInstance,
+    memory: AgentMemory,
+    outcomes: u64,
+}
+
 /// Builds a state from records in their order.
 #[derive(Default)]
 pub(super) struct StateReader {
@@ -76,7 +83,7 @@ pub(super) struct StateReader {
     objects: ObjectTable,
     topic: Option<OpenTopic>,
     partition: Option<PartitionReader>,
-    agent: Option<(AgentInstance, AgentMemory)>,
+    agent: Option<OpenAgent>,
 }
 
 impl StateReader {
@@ -207,12 +214,12 @@ impl StateReader {
             last_index,
             outcomes: OrdMap::new(),
         };
-        self.agent = Some((instance, memory));
+        self.agent = Some(OpenAgent { instance, memory, outcomes: message.outcomes });
         Ok(())
     }
 
     fn outcome(&mut self, message: wire::SnapshotOutcome) -> Result<(), SnapshotError> {
-        let Some((_, memory)) = &mut self.agent else {
+        let Some(OpenAgent { memory, .. }) = &mut self.agent else {
             return Err(SnapshotError::Incoherent("an outcome has no agent"));
         };
         let number = ProposalNumber(message.number);
@@ -225,7 +232,8 @@ impl StateReader {
     }
 
     fn close_agent(&mut self) -> Result<(), SnapshotError> {
-        let Some((instance, memory)) = self.agent.take() else { return Ok(()) };
+        let Some(OpenAgent { instance, memory, outcomes }) = self.agent.take() else { return Ok(()) };
+        ensure(memory.outcomes.len() as u64 == outcomes, "an agent lacks outcomes or has too many")?;
         self.open()?.agents.insert(instance, memory);
         Ok(())
     }

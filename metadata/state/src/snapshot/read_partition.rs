@@ -54,6 +54,8 @@ pub(super) struct PartitionReader {
     partition: Partition,
     /// Where the slices read so far end.
     slices_end: Offset,
+    /// How many windows it has to have.
+    windows: u64,
 }
 
 impl PartitionReader {
@@ -66,7 +68,11 @@ impl PartitionReader {
             .flatten()
             .or_field("partition.first_slice_before")?;
         let slices_end = Offset::new(first).or_field("partition.first_slice_before")?;
-        Ok(Self { partition: Partition { log_start, end, ..Partition::default() }, slices_end })
+        Ok(Self {
+            partition: Partition { log_start, end, ..Partition::default() },
+            slices_end,
+            windows: message.windows,
+        })
     }
 
     pub(super) fn slices(
@@ -153,6 +159,10 @@ impl PartitionReader {
 
     pub(super) fn finish(self) -> Result<Partition, SnapshotError> {
         ensure(self.slices_end == self.partition.end, "the slices of a partition do not reach its end")?;
+        ensure(
+            self.partition.windows.len() as u64 == self.windows,
+            "a partition lacks windows or has too many",
+        )?;
         Ok(self.partition)
     }
 }

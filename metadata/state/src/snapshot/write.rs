@@ -37,6 +37,7 @@ pub(super) fn state<W: Write>(state: &State, out: &mut RecordWriter<W>) -> io::R
             agent: uuid_bytes(instance.0),
             lowest_unresolved: memory.lowest_unresolved.0,
             last_index: memory.last_index.0,
+            outcomes: memory.outcomes.len() as u64,
         };
         out.record(Record::Agent(agent))?;
         outcomes(memory, out)?;
@@ -124,6 +125,7 @@ fn partition<W: Write>(partition: &Partition, out: &mut RecordWriter<W>) -> io::
         log_start: partition.log_start.get(),
         first_slice_before: partition.log_start.get() - first.get(),
         end: partition.end.get(),
+        windows: partition.windows.len() as u64,
     }))?;
     slices(&partition.slices, out)?;
     windows(&partition.windows, out)

@@ -1,0 +1,18 @@
+//! Tests of the crate as a whole; what concerns one module alone is tested beside it.
+//!
+//! Map: `bed` a log under test that checks coherence after each entry · `coherence` what holds in every state · `model`
+//! an independent account of offsets and producers · `steps` random histories · the others are tests by subject.
+
+mod bed;
+mod coherence;
+mod damaged;
+mod entries;
+mod histories;
+mod model;
+mod producers;
+mod proposals;
+mod protocol;
+mod records;
+mod snapshots;
+mod steps;
+mod topics;
