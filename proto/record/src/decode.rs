@@ -2,8 +2,8 @@
 
 use std::iter::FusedIterator;
 
-use bytes::Bytes;
-use tidelog_types::TimestampMs;
+use bytes::{Buf, Bytes};
+use tidelog_types::{Offset, TimestampMs};
 
 use crate::header::HEADER_BYTES;
 use crate::{BatchError, BatchHeader, BatchLimits, Compression, TimestampType, codec, validate, varint};
@@ -37,15 +37,14 @@ impl DecodedBatch {
 
     /// The records in order. Yields exactly as many as the header says, or an error last.
     pub fn records(&self) -> Records<'_> {
-        Records::new(&self.header, &self.records)
+        Records { rest: &self.records, progress: Progress::new(&self.header) }
     }
 
-    /// A key, value or header value of one of [`records`](Self::records) as `Bytes` that share this batch's memory.
-    ///
-    /// # Panics
-    /// If `part` is not a part of this batch.
-    pub fn share(&self, part: &[u8]) -> Bytes {
-        self.records.slice_ref(part)
+    /// The same records with their offsets and as owners of their parts; `base_offset` is the true offset of the first one.
+    /// Nothing is copied, so a record that is kept keeps the whole batch in memory.
+    pub fn into_records(self, base_offset: Offset) -> Result<OwnedRecords, BatchError> {
+        base_offset.checked_add(self.header.last_offset_delta()).ok_or(BatchError::OffsetsExhausted)?;
+        Ok(OwnedRecords { rest: self.records, base_offset, progress: Progress::new(&self.header) })
     }
 }
 
@@ -100,32 +99,123 @@ impl ExactSizeIterator for Headers<'_> {}
 #[derive(Debug, Clone)]
 pub struct Records<'a> {
     rest: &'a [u8],
+    progress: Progress,
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Result<RecordView<'a>, BatchError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.progress.next(&mut self.rest)
+    }
+}
+
+impl FusedIterator for Records<'_> {}
+
+/// A record that shares the memory of its batch. Null (`None`) and empty are different.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Its offset.
+    pub offset: Offset,
+    /// Its timestamp.
+    pub timestamp: TimestampMs,
+    /// Its key.
+    pub key: Option<Bytes>,
+    /// Its value.
+    pub value: Option<Bytes>,
+    /// Names and values of its headers in the producer's order, repeated names included. The names are UTF-8.
+    pub headers: Vec<(Bytes, Option<Bytes>)>,
+}
+
+/// Iterator over the records of a batch that owns the batch's memory; ends after the first error.
+#[derive(Debug, Clone)]
+pub struct OwnedRecords {
+    rest: Bytes,
+    base_offset: Offset,
+    progress: Progress,
+}
+
+impl Iterator for OwnedRecords {
+    type Item = Result<Record, BatchError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut rest = self.rest.as_ref();
+        let view = match self.progress.next(&mut rest)? {
+            Ok(view) => view,
+            Err(error) => return Some(Err(error)),
+        };
+        let share = |part: &[u8]| self.rest.slice_ref(part);
+        // No overflow: the last record's offset was checked.
+        let offset = self.base_offset.checked_add(view.offset_delta).unwrap_or(self.base_offset);
+        let headers = view.headers.map(|(name, value)| (share(name.as_bytes()), value.map(share)));
+        let record = Record {
+            offset,
+            timestamp: view.timestamp,
+            key: view.key.map(share),
+            value: view.value.map(share),
+            headers: headers.collect(),
+        };
+        let read = self.rest.len() - rest.len();
+        self.rest.advance(read);
+        Some(Ok(record))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        // One more for the error that may come last.
+        (0, Some((self.progress.count - self.progress.next) as usize + 1))
+    }
+}
+
+impl FusedIterator for OwnedRecords {}
+
+/// How far the records of a batch were read.
+#[derive(Debug, Clone)]
+struct Progress {
     next: u32,
     count: u32,
     base_timestamp: TimestampMs,
     /// The timestamp of all records, if it is not theirs.
     append_time: Option<TimestampMs>,
+    /// All was read, or an error was found.
+    is_done: bool,
 }
 
-impl<'a> Records<'a> {
-    /// Records of the batch with this header, from its decompressed bytes.
-    pub(crate) fn new(header: &BatchHeader, records: &'a [u8]) -> Self {
+impl Progress {
+    fn new(header: &BatchHeader) -> Self {
         let append_time = match header.timestamp_type() {
             TimestampType::CreateTime => None,
             TimestampType::LogAppendTime => Some(header.max_timestamp),
         };
         let (count, base_timestamp) = (header.records, header.base_timestamp);
-        Self { rest: records, next: 0, count, base_timestamp, append_time }
+        Self { next: 0, count, base_timestamp, append_time, is_done: false }
     }
 
-    fn read(&mut self) -> Result<RecordView<'a>, &'static str> {
-        if self.rest.is_empty() {
-            return Err("missing, the header counts more records than there are");
+    fn next<'a>(&mut self, rest: &mut &'a [u8]) -> Option<Result<RecordView<'a>, BatchError>> {
+        if self.is_done {
+            return None;
         }
-        let length = signed(&mut self.rest)?;
+        let record = self.next;
+        let result = match (record == self.count, rest.is_empty()) {
+            (true, true) => {
+                self.is_done = true;
+                return None;
+            }
+            (true, false) => Err("not counted by the header"),
+            (false, true) => Err("missing, the header counts more records than there are"),
+            (false, false) => self.read(rest),
+        };
+        match result {
+            Ok(_) => self.next += 1,
+            Err(_) => self.is_done = true,
+        }
+        Some(result.map_err(|what| BatchError::Record { record, what }))
+    }
+
+    fn read<'a>(&self, rest: &mut &'a [u8]) -> Result<RecordView<'a>, &'static str> {
+        let length = signed(rest)?;
         let length = usize::try_from(length).map_err(|_| "length is negative")?;
-        let (mut body, rest) = self.rest.split_at_checked(length).ok_or("longer than its batch")?;
-        self.rest = rest;
+        let (mut body, behind) = rest.split_at_checked(length).ok_or("longer than its batch")?;
+        *rest = behind;
 
         // The attributes of records are unused in this format; Kafka ignores them too.
         body = body.split_first().ok_or("ends before its attributes")?.1;
@@ -150,29 +240,6 @@ impl<'a> Records<'a> {
         Ok(RecordView { offset_delta: self.next, timestamp, key, value, headers })
     }
 }
-
-impl<'a> Iterator for Records<'a> {
-    type Item = Result<RecordView<'a>, BatchError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let record = self.next;
-        if record == self.count {
-            if self.rest.is_empty() {
-                return None;
-            }
-            self.rest = &[];
-            return Some(Err(BatchError::Record { record, what: "not counted by the header" }));
-        }
-        let result = self.read();
-        match result {
-            Ok(_) => self.next += 1,
-            Err(_) => (self.next, self.rest) = (self.count, &[]),
-        }
-        Some(result.map_err(|what| BatchError::Record { record, what }))
-    }
-}
-
-impl FusedIterator for Records<'_> {}
 
 #[inline]
 fn signed(bytes: &mut &[u8]) -> Result<i64, &'static str> {

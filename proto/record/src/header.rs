@@ -19,6 +19,7 @@
 //! All numbers are big-endian.
 
 use std::fmt;
+use std::str::FromStr;
 
 use tidelog_types::{Offset, ProducerEpoch, ProducerId, ProducerStamp, Sequence, TimestampMs};
 
@@ -69,6 +70,21 @@ impl Compression {
         Self::ALL.get(usize::from(code)).copied().ok_or(BatchError::Codec(code))
     }
 }
+
+impl FromStr for Compression {
+    type Err = UnknownCompression;
+
+    /// Reads the name that `Display` writes.
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let named = Self::ALL.into_iter().find(|compression| compression.to_string() == name);
+        named.ok_or_else(|| UnknownCompression(name.to_owned()))
+    }
+}
+
+/// A name that is no compression's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("compression {0:?} is unknown, allowed are none, gzip, snappy, lz4, zstd")]
+pub struct UnknownCompression(pub String);
 
 impl fmt::Display for Compression {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -247,11 +263,6 @@ pub(crate) fn write(batch: &mut [u8], header: &NewHeader) -> Result<BatchHeader,
     let too_large = BatchError::TooLarge { size: batch.len() as u64, limit: i32::MAX.cast_unsigned() };
     let size = i32::try_from(batch.len()).map_err(|_| too_large)?;
     let count = i32::try_from(header.records).map_err(|_| BatchError::Count(i32::MAX))?;
-    let (id, epoch, sequence) = match header.producer {
-        Some(stamp) => (stamp.id.get(), stamp.epoch.get(), stamp.base_sequence.get()),
-        None => (-1, -1, -1),
-    };
-
     let mut bytes = [0; HEADER_BYTES];
     let length = size - LENGTH_END as i32;
     bytes[8..12].copy_from_slice(&length.to_be_bytes());
@@ -261,15 +272,38 @@ pub(crate) fn write(batch: &mut [u8], header: &NewHeader) -> Result<BatchHeader,
     bytes[23..27].copy_from_slice(&(count - 1).to_be_bytes());
     bytes[27..35].copy_from_slice(&header.base_timestamp.0.to_be_bytes());
     bytes[35..43].copy_from_slice(&header.max_timestamp.0.to_be_bytes());
-    bytes[43..51].copy_from_slice(&id.to_be_bytes());
-    bytes[51..53].copy_from_slice(&epoch.to_be_bytes());
-    bytes[53..57].copy_from_slice(&sequence.to_be_bytes());
+    write_stamp(&mut bytes, header.producer);
     bytes[57..61].copy_from_slice(&count.to_be_bytes());
     let truncated = BatchError::Truncated { have: batch.len(), needed: HEADER_BYTES };
     batch.get_mut(..HEADER_BYTES).ok_or(truncated)?.copy_from_slice(&bytes);
+    seal(batch);
+    BatchHeader::parse(batch)
+}
+
+/// Computes the CRC of a batch and writes it where it belongs.
+fn seal(batch: &mut [u8]) {
     let crc = crate::crc32c(&batch[CRC_FROM..]);
     batch[CRC_AT..CRC_FROM].copy_from_slice(&crc.to_be_bytes());
-    BatchHeader::parse(batch)
+}
+
+/// Puts another producer's stamp on a batch, or takes it off, and makes the CRC right again. The batch must have passed
+/// [`crate::validate`]: damage in it would be sealed. An error, and no change, if it is shorter than a header.
+pub fn restamp(batch: &mut [u8], producer: Option<ProducerStamp>) -> Result<(), BatchError> {
+    let truncated = BatchError::Truncated { have: batch.len(), needed: HEADER_BYTES };
+    let header = batch.get_mut(..HEADER_BYTES).ok_or(truncated)?;
+    write_stamp(header, producer);
+    seal(batch);
+    Ok(())
+}
+
+fn write_stamp(header: &mut [u8], producer: Option<ProducerStamp>) {
+    let (id, epoch, sequence) = match producer {
+        Some(stamp) => (stamp.id.get(), stamp.epoch.get(), stamp.base_sequence.get()),
+        None => (-1, -1, -1),
+    };
+    header[43..51].copy_from_slice(&id.to_be_bytes());
+    header[51..53].copy_from_slice(&epoch.to_be_bytes());
+    header[53..57].copy_from_slice(&sequence.to_be_bytes());
 }
 
 /// Writes the true base offset into a batch, for clients that look there. The CRC does not cover it and stays right.

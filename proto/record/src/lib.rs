@@ -4,7 +4,7 @@
 //! records, compressed as a whole. The CRC-32C covers all from the attributes on; the base offset and the partition
 //! leader epoch lie before it. **Nobody here patches or believes those two**: readers take the base offset from the
 //! metadata, so that a batch is stored and sent on exactly as it came. [`patch_base_offset`] is for clients that look
-//! into the batch.
+//! into the batch; [`restamp`] for producers whose identity changes while batches wait.
 //!
 //! What it is not: no I/O, no clock, no partitioner, no message formats 0 and 1, no control batches, no transactions. No
 //! function panics on any bytes; memory is bounded by the bytes given and by [`BatchLimits`].
@@ -37,11 +37,13 @@ mod varint;
 mod wire;
 
 pub use crc::crc32c;
-pub use decode::{DecodedBatch, Headers, RecordView, Records};
+pub use decode::{DecodedBatch, Headers, OwnedRecords, Record, RecordView, Records};
 pub use encode::{BatchBuilder, RecordRef};
 pub use error::{BatchError, BatchErrorKind, RecordSetError};
 pub use fetched::records_to_protobuf;
-pub use header::{BatchHeader, Compression, HEADER_BYTES, TimestampType, patch_base_offset};
+pub use header::{
+    BatchHeader, Compression, HEADER_BYTES, TimestampType, UnknownCompression, patch_base_offset, restamp,
+};
 pub use limits::BatchLimits;
 pub use split::{Batches, split_batches};
 pub use transcode::transcode_records;

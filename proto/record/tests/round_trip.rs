@@ -5,8 +5,8 @@ mod support;
 use proptest::prelude::*;
 use support::{any_compression, any_record, any_timestamp, append, decode, encode, record, stamp};
 use tidelog_record::{
-    BatchBuilder, BatchError, BatchHeader, BatchLimits, Compression, patch_base_offset, split_batches,
-    validate, verify_records,
+    BatchBuilder, BatchError, BatchHeader, BatchLimits, Compression, DecodedBatch, patch_base_offset,
+    restamp, split_batches, validate, verify_records,
 };
 use tidelog_types::{Offset, TimestampMs};
 
@@ -97,6 +97,50 @@ fn a_patched_base_offset_leaves_the_crc_right() {
     assert_eq!(patch_base_offset(&mut batch, offset), Some(()));
     assert_eq!(validate(&batch, &BatchLimits::default()).map(|h| h.stored_base_offset), Ok(1 << 40));
     assert_eq!(patch_base_offset(&mut batch[..60], offset), None);
+}
+
+#[test]
+fn a_restamped_batch_is_the_one_that_would_have_been_built() {
+    for compression in Compression::ALL {
+        let plain = encode(compression, None, &[record(5, "x")]);
+        let stamped = encode(compression, Some(stamp(1 << 40, 3, 9)), &[record(5, "x")]);
+        let mut batch = plain.to_vec();
+        assert_eq!(restamp(&mut batch, Some(stamp(1 << 40, 3, 9))), Ok(()));
+        assert_eq!(batch, stamped);
+        assert_eq!(restamp(&mut batch, None), Ok(()));
+        assert_eq!(batch, plain);
+        assert!(restamp(&mut batch[..60], None).is_err());
+        assert_eq!(compression.to_string().parse(), Ok(compression));
+    }
+    assert!("brotli".parse::<Compression>().is_err());
+}
+
+#[test]
+fn owned_records_are_the_borrowed_ones() {
+    let records: Vec<_> = (0..5).map(|n| record(n, &format!("value {n}"))).collect();
+    for compression in Compression::ALL {
+        let batch = encode(compression, None, &records);
+        let open = || DecodedBatch::open(&batch, &BatchLimits::default()).expect("decodes");
+        let base = Offset::new(1000).expect("in range");
+        let owned: Result<Vec<_>, _> = open().into_records(base).expect("offsets fit").collect();
+        for (position, (owned, record)) in owned.expect("decodes").into_iter().zip(&records).enumerate() {
+            assert_eq!(owned.offset.get(), 1000 + position as i64);
+            assert_eq!(owned.timestamp.0, record.timestamp);
+            assert_eq!(
+                (owned.key.as_deref(), owned.value.as_deref()),
+                (record.key.as_deref(), record.value.as_deref())
+            );
+            assert_eq!(owned.headers, [("h".into(), Some("v".into()))]);
+            if compression == Compression::None {
+                assert!(
+                    batch.as_ptr_range().contains(&owned.value.expect("has a value").as_ptr()),
+                    "not copied"
+                );
+            }
+        }
+        let last = Offset::new(i64::MAX - 3).expect("in range");
+        assert!(open().into_records(last).is_err());
+    }
 }
 
 #[test]
