@@ -25,7 +25,7 @@ pub use agent::{Agent, Components};
 pub use budget::{Budget, Overloaded, Reservation};
 pub use fetch::{
     Delivery, FetchError, FetchPartition, FetchRequest, FetchResponse, FetchedBatch, FetchedPartition,
-    FoundOffset, OffsetQuery, StartAt, Subscription,
+    FoundOffset, OffsetQuery, OffsetWanted, Progress, StartAt, SubscribePartition, Subscription,
 };
 pub use metrics::{MeteredStore, Metrics};
 pub use produce::{

@@ -55,7 +55,8 @@ impl Fetcher {
             return vec![Err(error); wanted.len()];
         }
         // A few at a time: each may read slices.
-        let finding = futures::stream::iter(wanted).map(|wanted| self.find_offset(wanted));
+        let finding = wanted.iter().cloned().map(|wanted| async move { self.find_offset(&wanted).await });
+        let finding = futures::stream::iter(finding);
         finding.buffered(QUERIES_AT_ONCE).collect().await
     }
 

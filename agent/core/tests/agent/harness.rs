@@ -1,6 +1,7 @@
 //! A cluster of one agent on memory stores.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,8 +25,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::faults::FaultStore;
 
+/// The machine's clock, plus what a test adds.
+#[derive(Debug, Default)]
+pub struct TestClock(AtomicI64);
+
+impl Clock for TestClock {
+    fn now(&self) -> TimestampMs {
+        SystemClock.now().saturating_add_ms(self.0.load(Ordering::Relaxed))
+    }
+}
+
 /// Stores that outlive agents.
 pub struct Stores {
+    clock: Arc<TestClock>,
     meta: Arc<InMemory>,
     pub segments: Arc<FaultStore>,
     pub log: Arc<dyn MetadataLog>,
@@ -52,7 +64,13 @@ impl Stores {
         let (meta, entropy) = (Arc::new(InMemory::new()), Entropy::seeded(7));
         let cluster = genesis::initialise(&*meta, &*log, &SystemClock, &entropy).await.expect("empty stores");
         let segments = Arc::new(FaultStore::new(Arc::new(InMemory::new())));
-        Self { meta, segments, log, entropy, cluster }
+        Self { clock: Arc::default(), meta, segments, log, entropy, cluster }
+    }
+
+    /// Lets time pass, for tasks and for the wall clock.
+    pub async fn pass(&self, time: Duration) {
+        tokio::time::sleep(time).await;
+        self.clock.0.fetch_add(i64::try_from(time.as_millis()).expect("short"), Ordering::Relaxed);
     }
 
     pub fn start(&self, settings: Settings) -> Running {
@@ -60,7 +78,7 @@ impl Stores {
         config.snapshots_inline = true;
         config.exclusive = true;
         let snapshots = Arc::new(ObjectSnapshots::new(Arc::clone(&self.meta) as _, ShardId::ZERO));
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as _;
         let log = Arc::clone(&self.log);
         let (metadata, node) = Node::new(config, log, snapshots, Arc::clone(&clock), self.entropy.clone());
         let metrics = Metrics::new();
@@ -155,7 +173,7 @@ impl Running {
     }
 
     pub fn appends(&self) -> u64 {
-        self.metadata.stats().appends.load(std::sync::atomic::Ordering::Relaxed)
+        self.metadata.stats().appends.load(Ordering::Relaxed)
     }
 }
 

@@ -1,0 +1,188 @@
+//! What is kept in order when the metadata log misbehaves, and what idempotent producers get.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tidelog_agent::{ProduceError, ProduceSession, Settings, TopicRef};
+use tidelog_metadata_log::memory::MemoryLog;
+use tidelog_metadata_log::{Append, LogError, MetadataLog};
+use tidelog_types::{LogEpoch, LogSeq, Place, ProducerEpoch, ProducerId, ProducerStamp, Sequence, ShardId};
+
+use crate::faults::PutFault;
+use crate::harness::{Stores, base, batch, name, stamped};
+
+/// A metadata log that answers nothing while it is away.
+#[derive(Debug, Default)]
+struct AwayLog {
+    inner: MemoryLog,
+    is_away: AtomicBool,
+}
+
+impl AwayLog {
+    fn refusal(&self, operation: &'static str) -> LogError {
+        LogError { operation, target: "away".into(), cause: "on order".into(), retryable: true }
+    }
+}
+
+#[async_trait]
+impl MetadataLog for AwayLog {
+    async fn append(&self, shard: ShardId, place: Place, bytes: Bytes) -> Append {
+        if self.is_away.load(Ordering::Relaxed) {
+            return Append::Unknown(self.refusal("append"));
+        }
+        self.inner.append(shard, place, bytes).await
+    }
+
+    async fn read(
+        &self,
+        shard: ShardId,
+        epoch: LogEpoch,
+        from: LogSeq,
+        limit: usize,
+    ) -> Result<Vec<Bytes>, LogError> {
+        if self.is_away.load(Ordering::Relaxed) {
+            return Err(self.refusal("read"));
+        }
+        self.inner.read(shard, epoch, from, limit).await
+    }
+
+    async fn remove(&self, shard: ShardId, epoch: LogEpoch, seqs: &[LogSeq]) -> Result<(), LogError> {
+        self.inner.remove(shard, epoch, seqs).await
+    }
+
+    fn entry_bytes_max(&self) -> usize {
+        self.inner.entry_bytes_max()
+    }
+
+    fn describe(&self) -> String {
+        "away".to_owned()
+    }
+}
+
+fn fast() -> Settings {
+    Settings { flush_interval: Duration::from_millis(10), ..Settings::default() }
+}
+
+fn stamp(id: ProducerId, epoch: ProducerEpoch, sequence: i32) -> Option<ProducerStamp> {
+    Some(ProducerStamp { id, epoch, base_sequence: Sequence::new(sequence).expect("in range") })
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_commit_fails_its_session_and_may_yet_take_effect_once() {
+    let log = Arc::new(AwayLog::default());
+    let stores = Stores::with_log(Arc::clone(&log) as _).await;
+    let settings = Settings { commit_deadline: Duration::from_secs(2), ..fast() };
+    let running = stores.start_with_topic(settings, 1).await;
+    let session = ProduceSession::new();
+    log.is_away.store(true, Ordering::Relaxed);
+    let first = running.send_in(&session, vec![batch(0, &["first"])]).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    // Uploaded meanwhile; its commit has to wait for the first one's outcome.
+    let second = running.send_in(&session, vec![batch(0, &["second"])]).await;
+    let first = first.await.remove(0);
+    assert!(matches!(first, Err(ProduceError::Unknown { .. })), "{first:?}");
+    assert_eq!(second.await[0], Err(ProduceError::EarlierAppendFailed), "INV-7");
+    log.is_away.store(false, Ordering::Relaxed);
+    let again = running.produce(batch(0, &["again"])).await;
+    assert_eq!(base(&again), 1, "the first one took effect after all, behind whoever asked");
+    let values = running.values(0).await;
+    assert_eq!(values, [(0, "first".to_owned()), (1, "again".to_owned())]);
+    running.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(start_paused = true)]
+async fn sessions_do_not_wait_for_each_other() {
+    let log = Arc::new(AwayLog::default());
+    let stores = Stores::with_log(Arc::clone(&log) as _).await;
+    let running = stores.start_with_topic(fast(), 1).await;
+    log.is_away.store(true, Ordering::Relaxed);
+    let mut tickets = Vec::new();
+    for n in 0..5 {
+        let session = ProduceSession::new();
+        tickets.push(running.send_in(&session, vec![batch(0, &[&n.to_string()])]).await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let appends = running.metadata.stats().entries.load(Ordering::Relaxed);
+    log.is_away.store(false, Ordering::Relaxed);
+    for (n, ticket) in (0..).zip(tickets) {
+        assert_eq!(base(&ticket.await[0]), n);
+    }
+    let entries = running.metadata.stats().entries.load(Ordering::Relaxed) - appends;
+    assert_eq!(entries, 2, "one was in flight, the others went together");
+    running.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repeat_gets_the_original_offset_also_from_another_agent() {
+    let stores = Stores::new().await;
+    let running = stores.start_with_topic(fast(), 1).await;
+    let (id, epoch) = running.agent.admin().init_producer(None).await.expect("allocated");
+    let first = running.produce(stamped(0, &["a", "b"], stamp(id, epoch, 0))).await.expect("acknowledged");
+    assert!(!first.duplicate);
+    running.produce(batch(0, &["between"])).await.expect("acknowledged");
+    let repeat = running.produce(stamped(0, &["a", "b"], stamp(id, epoch, 0))).await.expect("acknowledged");
+    assert_eq!(
+        (repeat.base_offset, repeat.end_offset, repeat.duplicate),
+        (first.base_offset, first.end_offset, true)
+    );
+    let gap = running.produce(stamped(0, &["d"], stamp(id, epoch, 5))).await;
+    assert!(
+        matches!(gap, Err(ProduceError::OutOfOrderSequence { expected }) if expected.get() == 2),
+        "{gap:?}"
+    );
+    running.crash().await;
+    let other = stores.start(fast());
+    let repeat = loop {
+        match other.produce(stamped(0, &["a", "b"], stamp(id, epoch, 0))).await {
+            // Nobody leads for a moment.
+            Err(ProduceError::UnknownTopic { .. } | ProduceError::MetadataUnavailable { .. }) => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            result => break result.expect("acknowledged"),
+        }
+    };
+    assert!(repeat.duplicate && repeat.base_offset == first.base_offset);
+    let (_, newer) = other.agent.admin().init_producer(Some((id, epoch))).await.expect("raised");
+    let fenced = other.produce(stamped(0, &["x"], stamp(id, epoch, 2))).await;
+    assert_eq!(fenced, Err(ProduceError::ProducerFenced { current: newer }));
+    assert_eq!(other.values(0).await.len(), 3);
+    other.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(start_paused = true)]
+async fn batches_behind_a_lost_one_of_their_producer_are_not_called_out_of_order() {
+    let stores = Stores::new().await;
+    let settings = Settings { upload_deadline: Duration::from_secs(1), ..fast() };
+    let running = stores.start_with_topic(settings, 1).await;
+    let (id, epoch) = running.agent.admin().init_producer(None).await.expect("allocated");
+    stores.segments.on_puts([PutFault::Stall]);
+    let lost = running.send(vec![stamped(0, &["a"], stamp(id, epoch, 0))]).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let behind = running.send(vec![stamped(0, &["b"], stamp(id, epoch, 1))]).await;
+    assert!(matches!(lost.await[0], Err(ProduceError::StorageUnavailable { .. })));
+    assert_eq!(behind.await[0], Err(ProduceError::EarlierAppendFailed));
+    assert_eq!(base(&running.produce(stamped(0, &["a"], stamp(id, epoch, 0))).await), 0, "sent again");
+    assert_eq!(base(&running.produce(stamped(0, &["b"], stamp(id, epoch, 1))).await), 1);
+    running.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_is_deleted_meanwhile_takes_nothing() {
+    let stores = Stores::new().await;
+    let running = stores.start_with_topic(fast(), 1).await;
+    stores.segments.on_puts([PutFault::Slow(Duration::from_secs(1))]);
+    let ticket = running.send(vec![batch(0, &["late"])]).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let topic = TopicRef { name: name("t"), id: None };
+    running.agent.admin().delete_topic(&topic).await.expect("deleted");
+    running.agent.admin().create_topic(&name("t"), 1, Vec::new()).await.expect("created again");
+    assert!(
+        matches!(ticket.await[0], Err(ProduceError::UnknownTopic { .. })),
+        "the new topic is another one"
+    );
+    assert!(running.values(0).await.is_empty());
+    running.stop().await.expect("a clean stop");
+}
