@@ -268,8 +268,11 @@ def test_errors_say_what_was_wrong(client):
         lambda: client.admin.CreateTopic(admin_pb.CreateTopicRequest(name=topic), timeout=30),
         grpc.StatusCode.ALREADY_EXISTS,
     )
-    refused(lambda: client.produce(topic, RECORDS[:1], partition=-1), grpc.StatusCode.INVALID_ARGUMENT)
-    refused(lambda: client.fetch(topic, -1), grpc.StatusCode.INVALID_ARGUMENT)
+    negative = client.produce(topic, RECORDS[:1], partition=-1).error
+    assert negative.reason == error_pb.ERROR_REASON_INVALID_REQUEST and "0 to 2147483647" in negative.message, negative
+    negative = client.fetch(topic, -1).error
+    assert negative.reason == error_pb.ERROR_REASON_INVALID_REQUEST, negative
+    refused(lambda: client.producer.Produce(producer_pb.ProduceRequest(), timeout=30), grpc.StatusCode.INVALID_ARGUMENT)
     beyond = client.fetch(topic, (1 << 63) - 1)
     assert beyond.error.reason == error_pb.ERROR_REASON_OFFSET_OUT_OF_RANGE, beyond
     large = client.produce(topic, [record_pb.Record(value=b"x" * (2 << 20))]).error

@@ -114,7 +114,7 @@ impl ClusterStores {
 
     /// Tries out whether the stores keep what Tidelog relies on. Writes a few small objects below `meta/probe`.
     pub async fn probe(&self, clock: &dyn Clock, entropy: &Entropy) -> Vec<(String, Finding)> {
-        let mut findings: Vec<(String, Finding)> = probe::probe(Arc::clone(&self.data), clock, entropy)
+        let mut findings: Vec<(String, Finding)> = probe::probe(&*self.data, clock, entropy)
             .await
             .into_iter()
             .map(|finding| ("storage".to_owned(), finding))
