@@ -93,7 +93,7 @@ async fn read_all(channel: Channel) -> BTreeMap<(i32, i64), String> {
             };
             let fetched = client.fetch(request).await.expect("the agent is up").into_inner().partitions.remove(0);
             assert_eq!(fetched.error, None);
-            let records = FetchedRecordSet::decode(fetched.records.unwrap_or_default()).expect("records").records;
+            let records = FetchedRecordSet::decode(fetched.records).expect("records").records;
             for record in &records {
                 assert_eq!(record.offset, offset, "INV-4: offsets are dense");
                 offset += 1;
@@ -131,7 +131,7 @@ async fn acknowledged_records_survive_kill_9() {
     // Moments spread over the commit cycle without a random number: multiples of an irrational fraction.
     let started = Instant::now();
     for round in 0..kills() {
-        let pause = 20 + (f64::from(round) * 0.618_034).fract() * 180.0;
+        let pause = 20.0 + (f64::from(round) * 0.618_034).fract() * 180.0;
         tokio::time::sleep(Duration::from_micros((pause * 1000.0) as u64)).await;
         server.kill().await;
         server = Server::start_on(port, role, &arguments, stores.directory()).await;
