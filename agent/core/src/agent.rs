@@ -76,6 +76,7 @@ impl Agent {
         let producer = Producer {
             metadata: metadata.clone(),
             collector,
+            budget: budget.clone(),
             clock,
             auto_create: settings.auto_create_topics.then_some(settings.auto_create_partitions),
             admin_deadline: settings.admin_deadline,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use object_store::PutPayload;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tidelog_metadata_state::config::MAX_MESSAGE_BYTES_HIGH;
 use tidelog_metadata_state::limits::SLICES_PER_SEGMENT_MAX;
 use tidelog_segment::{BufferPool, PooledBuffer, SegmentBatch};
@@ -16,6 +16,9 @@ use tokio::time::Instant;
 
 use super::commit::{Arrival, COMMIT_BYTES_MAX, PendingBatch, PlacedBatch, commit_bytes};
 use super::error::ProduceError;
+
+/// Bytes copied before others that wait for the lock have their turn: some 50 µs.
+const COPIED_AT_ONCE_BYTES: usize = 512 * 1024;
 
 /// Gathers batches; what is due is taken by the flusher.
 #[derive(Debug)]
@@ -86,20 +89,23 @@ impl Collector {
     /// Takes the batches of one request, which get their places among all others here.
     pub fn gather(&self, batches: Vec<Gathered>, scratch: &[u8]) {
         let mut state = self.state.lock();
-        if state.is_draining {
-            drop(state);
-            for gathered in batches {
-                gathered.pending.decide(Err(ProduceError::Draining));
-            }
-            return;
-        }
-        let mut wakes = false;
+        let (mut wakes, mut copied) = (false, 0);
         for Gathered { pending, bytes } in batches {
             let bytes = match &bytes {
                 BatchBytes::Sent(bytes) => bytes,
                 BatchBytes::Scratch(range) => scratch.get(range.clone()).unwrap_or_default(),
             };
-            wakes |= self.add(&mut state, pending, bytes);
+            if copied + bytes.len() > COPIED_AT_ONCE_BYTES && copied > 0 {
+                copied = 0;
+                // Whoever waits goes first.
+                MutexGuard::bump(&mut state);
+            }
+            copied += bytes.len();
+            if state.is_draining {
+                pending.decide(Err(ProduceError::Draining));
+            } else {
+                wakes |= self.add(&mut state, pending, bytes);
+            }
         }
         drop(state);
         if wakes {
@@ -169,6 +175,18 @@ impl Collector {
     pub fn drain(&self) {
         self.state.lock().is_draining = true;
         self.wake.notify_one();
+    }
+
+    /// Refuses everything from now on, and what is here too: none of it was uploaded, so it is definitely not written.
+    pub fn close(&self) {
+        let mut state = self.state.lock();
+        state.is_draining = true;
+        let closed = std::mem::take(&mut state.closed);
+        let left: Vec<OpenFlush> = closed.into_iter().chain(state.open.take()).collect();
+        drop(state);
+        for (pending, _) in left.iter().flat_map(|flush| &flush.batches) {
+            pending.decide(Err(ProduceError::Draining));
+        }
     }
 
     pub fn is_empty(&self) -> bool {

@@ -10,9 +10,9 @@ use super::error::ProduceError;
 use super::request::{Answers, ProduceAck, ProduceResult, ProduceSession};
 use crate::cache::CachedBatch;
 
-/// What an entry of the metadata log needs per slice and per batch of a commit, at most, in bytes: the numbers of a
-/// `SliceCommit` as protobuf.
-const SLICE_COMMIT_BYTES: usize = 40;
+/// What an entry of the metadata log needs per slice and per batch of a commit in bytes: the numbers of a `SliceCommit` as
+/// protobuf, for batches below 256 MiB. A batch can need 3 more, if its timestamp is far from that of its neighbour.
+const SLICE_COMMIT_BYTES: usize = 32;
 const BATCH_COMMIT_BYTES: usize = 16;
 const STAMP_COMMIT_BYTES: usize = 32;
 

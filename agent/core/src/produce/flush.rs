@@ -14,9 +14,9 @@ use futures::{FutureExt, StreamExt};
 use tidelog_metadata_node::{Metadata, ProposeError};
 use tidelog_metadata_state::{Command, Outcome, Refusal};
 use tidelog_types::{LogIndex, ProducerId, SegmentId, TopicPartition};
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::collect::{ClosedFlush, Collector, OpenFlush};
 use super::commit::{Arrival, PendingBatch, PlacedBatch, commit_of, results_of};
@@ -70,10 +70,12 @@ struct Order {
 }
 
 impl Flusher {
-    /// Runs until `cancel`, then until everything that was taken is answered.
+    /// Runs until `cancel`, then until everything that was taken is answered. If it ends in another way, nothing is
+    /// taken any more.
     pub async fn run(self, cancel: CancellationToken) {
+        let _closing = CloseOnDrop(Arc::clone(&self.collector));
         let uploading = Arc::new(AtomicUsize::new(0));
-        let mut uploads: FuturesOrdered<JoinHandle<Option<Uploaded>>> = FuturesOrdered::new();
+        let mut uploads: FuturesOrdered<AbortOnDropHandle<Option<Uploaded>>> = FuturesOrdered::new();
         let mut commits: FuturesUnordered<BoxFuture<'static, Committed>> = FuturesUnordered::new();
         let mut next_commit: Option<Uploaded> = None;
         let mut order = Order::default();
@@ -83,7 +85,8 @@ impl Flusher {
                 && let Some(flush) = self.collector.take_due(Instant::now())
             {
                 uploading.fetch_add(1, Ordering::AcqRel);
-                uploads.push_back(tokio::spawn(self.upload(flush, Arc::clone(&uploading))));
+                let upload = tokio::spawn(self.upload(flush, Arc::clone(&uploading)));
+                uploads.push_back(AbortOnDropHandle::new(upload));
             }
             if let Some(uploaded) = next_commit.take_if(|uploaded| !order.must_wait(&uploaded.batches))
                 && let Some(mut commit) = self.propose(uploaded, &mut order).await
@@ -257,6 +260,15 @@ impl Flusher {
     }
 }
 
+/// Without a flusher, nobody would ever answer what is gathered.
+struct CloseOnDrop(Arc<Collector>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
 /// Counts an upload as running until it is dropped, whatever ends it.
 struct Slot {
     uploading: Arc<AtomicUsize>,
@@ -335,5 +347,95 @@ impl Order {
         if let Some(first) = batches.iter().map(|placed| placed.pending.arrival).min() {
             self.broken.retain(|_, until| *until > first);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::request::Answers;
+    use super::*;
+    use crate::budget::Reservation;
+    use crate::produce::ProduceTicket;
+    use bytes::Bytes;
+    use object_store::memory::InMemory;
+    use tidelog_metadata_log::env::{Entropy, SystemClock};
+    use tidelog_metadata_log::memory::MemoryLog;
+    use tidelog_metadata_node::{Node, NodeConfig, ObjectSnapshots};
+    use tidelog_types::{
+        AgentInstance, ClusterId, PartitionIndex, ProducerEpoch, ProducerStamp, Sequence, ShardId,
+        TimestampMs, TopicId, TopicName,
+    };
+
+    fn flusher() -> Flusher {
+        let (store, entropy) = (Arc::new(InMemory::new()), Entropy::seeded(1));
+        let config = NodeConfig::new(ClusterId(entropy.uuid()), AgentInstance(entropy.uuid()));
+        let snapshots = Arc::new(ObjectSnapshots::new(Arc::clone(&store) as _, ShardId::ZERO));
+        let log = Arc::new(MemoryLog::new());
+        let (metadata, _) = Node::new(config, log, snapshots, Arc::new(SystemClock), entropy.clone());
+        Flusher {
+            collector: Arc::new(Collector::new(Duration::from_secs(1), 1024, 1)),
+            uploader: Uploader { store, entropy, try_max: Duration::from_secs(1) },
+            metadata,
+            cache: SegmentCache::new(0),
+            metrics: Metrics::new(),
+            uploads_max: 1,
+            upload_deadline: Duration::from_secs(1),
+            commit_deadline: Duration::from_secs(1),
+        }
+    }
+
+    fn placed(producer: Option<i64>) -> (PlacedBatch, ProduceTicket) {
+        let (answers, ticket) = Answers::new(vec![None], Reservation::none(), None);
+        let stamp = producer.map(|id| ProducerStamp {
+            id: ProducerId::new(id).expect("in range"),
+            epoch: ProducerEpoch::ZERO,
+            base_sequence: Sequence::ZERO,
+        });
+        let partition = PartitionIndex::new(0).expect("in range");
+        let pending = PendingBatch {
+            arrival: Arrival(0),
+            topic: TopicName::new("t").expect("a name"),
+            partition: TopicPartition { topic: TopicId(1), partition },
+            records: 1,
+            max_timestamp: TimestampMs(0),
+            stamp,
+            session: None,
+            answers,
+            position: 0,
+        };
+        (PlacedBatch { pending, object_position: 8, bytes: Bytes::from_static(b"batch") }, ticket)
+    }
+
+    #[tokio::test]
+    async fn below_the_floor_only_stamped_batches_are_written_again() {
+        let flusher = flusher();
+        let (stamped, mut again) = placed(Some(7));
+        let (plain, unknown) = placed(None);
+        let floor = LogIndex(10);
+        let committed = Committed {
+            segment: SegmentId(flusher.uploader.entropy.uuid()),
+            batches: vec![stamped, plain],
+            outcome: Ok(Arc::new(Outcome::Refused(Refusal::BelowFloor { floor }))),
+            proposed: Instant::now(),
+        };
+        flusher.finish(committed, &mut Order::default());
+        assert!(matches!(unknown.await[0], Err(ProduceError::Unknown { .. })));
+        assert!(futures::poll!(&mut again).is_pending());
+        assert!(!flusher.collector.is_empty());
+        // Nobody runs the flusher: what it would have written is definitely not written.
+        flusher.collector.close();
+        assert_eq!(again.await[0], Err(ProduceError::Draining));
+    }
+
+    #[tokio::test]
+    async fn a_stopped_flusher_takes_nothing_with_it_unanswered() {
+        let flusher = flusher();
+        let collector = Arc::clone(&flusher.collector);
+        let running = tokio::spawn(flusher.run(CancellationToken::new()));
+        let (waiting, ticket) = placed(None);
+        collector.take_back(vec![waiting]);
+        tokio::task::yield_now().await;
+        running.abort();
+        assert_eq!(ticket.await[0], Err(ProduceError::Draining));
     }
 }

@@ -30,6 +30,7 @@ pub use request::{
 pub(crate) use upload::{Uploader, segment_path};
 
 use crate::batch::{Checked, check, transcode};
+use crate::budget::Budget;
 use collect::{BatchBytes, Gathered};
 use commit::{Arrival, PendingBatch};
 use request::Answers;
@@ -39,10 +40,14 @@ use request::Answers;
 pub(crate) struct Producer {
     pub metadata: Metadata,
     pub collector: Arc<Collector>,
+    pub budget: Budget,
     pub clock: Arc<dyn Clock>,
     pub auto_create: Option<u32>,
     pub admin_deadline: Duration,
 }
+
+/// What is kept of a batch on its way, besides its bytes: itself, where it lies, and its share of the request's answers.
+const BOOKKEEPING_BYTES: usize = 2 * size_of::<PendingBatch>() + 96;
 
 /// A topic as a batch needs to know it.
 struct Target {
@@ -81,7 +86,10 @@ impl Producer {
             .map(|(target, batch)| self.prepare(target?, batch, &mut scratch))
             .collect();
         let early = prepared.iter().map(|prepared| prepared.as_ref().err().cloned().map(Err)).collect();
-        let (answers, ticket) = Answers::new(early, reservation);
+        // Tiny batches need more memory for what is known of them than for themselves. Who has got this far is not refused for
+        // that; the next request is.
+        let bookkeeping = self.budget.try_reserve(batches.len() * BOOKKEEPING_BYTES).ok();
+        let (answers, ticket) = Answers::new(early, reservation, bookkeeping);
         let mut gathered = Vec::with_capacity(batches.len());
         for (position, (prepared, batch)) in prepared.into_iter().zip(batches).enumerate() {
             match prepared {

@@ -154,16 +154,26 @@ struct AnswersState {
     missing: usize,
     reply: Option<oneshot::Sender<Vec<ProduceResult>>>,
     /// Held until the last batch is answered, also if nobody waits any more.
-    reservation: Option<Reservation>,
+    reservation: Option<(Reservation, Option<Reservation>)>,
 }
 
 impl Answers {
-    /// For a request with `results.len()` batches, some of which are decided already.
-    pub fn new(results: Vec<Option<ProduceResult>>, reservation: Reservation) -> (Arc<Self>, ProduceTicket) {
+    /// For a request with `results.len()` batches, some of which are decided already. `bookkeeping` is the memory that they
+    /// need besides their bytes.
+    pub fn new(
+        results: Vec<Option<ProduceResult>>,
+        reservation: Reservation,
+        bookkeeping: Option<Reservation>,
+    ) -> (Arc<Self>, ProduceTicket) {
         let (reply, receiver) = oneshot::channel();
         let batches = results.len();
         let missing = results.iter().filter(|result| result.is_none()).count();
-        let state = AnswersState { results, missing, reply: Some(reply), reservation: Some(reservation) };
+        let state = AnswersState {
+            results,
+            missing,
+            reply: Some(reply),
+            reservation: Some((reservation, bookkeeping)),
+        };
         let answers = Arc::new(Self { state: Mutex::new(state) });
         if missing == 0 {
             answers.state.lock().finish();
@@ -208,7 +218,7 @@ mod tests {
     async fn the_reservation_comes_back_with_the_last_answer() {
         let budget = Budget::new(1024, Duration::ZERO);
         let reservation = budget.try_reserve(512).expect("fits");
-        let (answers, ticket) = Answers::new(vec![None, Some(lost()), None], reservation);
+        let (answers, ticket) = Answers::new(vec![None, Some(lost()), None], reservation, None);
         answers.decide(0, Err(ProduceError::UnknownProducer));
         answers.decide(0, lost());
         assert_eq!(budget.used(), 512);
@@ -219,7 +229,7 @@ mod tests {
 
     #[tokio::test]
     async fn silence_is_an_unknown_outcome() {
-        let (answers, ticket) = Answers::new(vec![None], Reservation::none());
+        let (answers, ticket) = Answers::new(vec![None], Reservation::none(), None);
         drop(answers);
         assert!(matches!(ticket.await.as_slice(), [Err(ProduceError::Unknown { .. })]));
     }

@@ -1,9 +1,10 @@
-//! An object store that misbehaves on order, and notes what segments it is asked for.
+//! An object store and a metadata log that misbehave on order.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,6 +18,9 @@ use object_store::{
     ObjectMeta, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use parking_lot::Mutex;
+use tidelog_metadata_log::memory::MemoryLog;
+use tidelog_metadata_log::{Append, LogError, MetadataLog};
+use tidelog_types::{LogEpoch, LogSeq, Place, ShardId};
 
 /// What happens to one PUT of a segment.
 #[derive(Debug, Clone)]
@@ -207,4 +211,61 @@ async fn changed(got: GetResult, change: impl FnOnce(&mut Vec<u8>)) -> Result<Ge
         attributes,
         extensions: Default::default(),
     })
+}
+
+/// A metadata log that answers nothing while it is away.
+#[derive(Debug)]
+pub struct AwayLog {
+    pub inner: MemoryLog,
+    pub is_away: AtomicBool,
+    pub entry_bytes_max: usize,
+}
+
+impl Default for AwayLog {
+    fn default() -> Self {
+        let inner = MemoryLog::new();
+        let entry_bytes_max = inner.entry_bytes_max();
+        Self { inner, is_away: AtomicBool::new(false), entry_bytes_max }
+    }
+}
+
+impl AwayLog {
+    fn refusal(&self, operation: &'static str) -> LogError {
+        LogError { operation, target: "away".into(), cause: "on order".into(), retryable: true }
+    }
+}
+
+#[async_trait]
+impl MetadataLog for AwayLog {
+    async fn append(&self, shard: ShardId, place: Place, bytes: Bytes) -> Append {
+        if self.is_away.load(Ordering::Relaxed) {
+            return Append::Unknown(self.refusal("append"));
+        }
+        self.inner.append(shard, place, bytes).await
+    }
+
+    async fn read(
+        &self,
+        shard: ShardId,
+        epoch: LogEpoch,
+        from: LogSeq,
+        limit: usize,
+    ) -> Result<Vec<Bytes>, LogError> {
+        if self.is_away.load(Ordering::Relaxed) {
+            return Err(self.refusal("read"));
+        }
+        self.inner.read(shard, epoch, from, limit).await
+    }
+
+    async fn remove(&self, shard: ShardId, epoch: LogEpoch, seqs: &[LogSeq]) -> Result<(), LogError> {
+        self.inner.remove(shard, epoch, seqs).await
+    }
+
+    fn entry_bytes_max(&self) -> usize {
+        self.entry_bytes_max
+    }
+
+    fn describe(&self) -> String {
+        "away".to_owned()
+    }
 }

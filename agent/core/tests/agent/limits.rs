@@ -1,5 +1,6 @@
 //! Memory, sizes, shutdown, and what can be asked for by mistake.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,11 +8,11 @@ use tidelog_agent::metrics::store::StoreOp;
 use tidelog_agent::{
     AdminError, Payload, ProduceBatch, ProduceError, ProduceRequest, Settings, TaskError, TopicRef,
 };
-use tidelog_types::TopicId;
+use tidelog_types::{ProducerStamp, Sequence, TopicId};
 use tokio::time::Instant;
 
-use crate::faults::PutFault;
-use crate::harness::{Stores, base, batch, encoded, name, partition};
+use crate::faults::{AwayLog, PutFault};
+use crate::harness::{Stores, base, batch, encoded, name, partition, stamped};
 
 fn fast() -> Settings {
     Settings { flush_interval: Duration::from_millis(10), ..Settings::default() }
@@ -36,11 +37,13 @@ async fn memory_is_refused_and_comes_back_whatever_happens() {
         }
         assert!(tickets.len() <= 64, "INV-21");
     };
-    assert_eq!(tickets.len(), 64);
+    assert!(tickets.len() > 32, "{}", tickets.len());
     assert!(refused.retry_after > Duration::ZERO);
     // Half of the clients go away; what they sent stays accounted for until it is decided.
-    tickets.truncate(32);
-    assert_eq!(running.agent.budget().used(), 64 * 1024);
+    let used = running.agent.budget().used();
+    assert!(used > 60 * 1024, "{used}");
+    tickets.truncate(20);
+    assert_eq!(running.agent.budget().used(), used);
     for ticket in tickets {
         assert!(matches!(ticket.await[0], Err(ProduceError::StorageUnavailable { .. })));
     }
@@ -140,7 +143,8 @@ async fn a_full_segment_does_not_wait_and_a_large_request_becomes_several() {
 
 #[tokio::test(start_paused = true)]
 async fn a_flush_is_closed_before_its_commit_is_too_large() {
-    let stores = Stores::new().await;
+    let log = Arc::new(AwayLog { entry_bytes_max: 64 * 1024, ..AwayLog::default() });
+    let stores = Stores::with_log(log).await;
     let running = stores.start_with_topic(fast(), 3_000).await;
     let sent = (0..3_000).map(|n| batch(n, &["x"])).collect();
     for result in running.send(sent).await.await {
@@ -150,6 +154,12 @@ async fn a_flush_is_closed_before_its_commit_is_too_large() {
     let sent = (0..10_000).map(|_| batch(0, &["x"])).collect();
     let results = running.send(sent).await.await;
     assert_eq!(base(results.last().expect("results")), 10_000);
+    // Stamps need the most.
+    let (id, epoch) = running.agent.admin().init_producer(None).await.expect("allocated");
+    let stamp = |n| ProducerStamp { id, epoch, base_sequence: Sequence::new(n).expect("in range") };
+    let sent = (0..3_000).map(|n| stamped(1, &["x"], Some(stamp(n)))).collect();
+    let results = running.send(sent).await.await;
+    assert_eq!(base(results.last().expect("results")), 3_000);
     running.stop().await.expect("a clean stop");
 }
 

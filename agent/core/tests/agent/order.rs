@@ -1,66 +1,14 @@
 //! What is kept in order when the metadata log misbehaves, and what idempotent producers get.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use bytes::Bytes;
 use tidelog_agent::{ProduceError, ProduceSession, Settings, TopicRef};
-use tidelog_metadata_log::memory::MemoryLog;
-use tidelog_metadata_log::{Append, LogError, MetadataLog};
-use tidelog_types::{LogEpoch, LogSeq, Place, ProducerEpoch, ProducerId, ProducerStamp, Sequence, ShardId};
+use tidelog_types::{ProducerEpoch, ProducerId, ProducerStamp, Sequence};
 
-use crate::faults::PutFault;
+use crate::faults::{AwayLog, PutFault};
 use crate::harness::{Stores, base, batch, name, stamped};
-
-/// A metadata log that answers nothing while it is away.
-#[derive(Debug, Default)]
-struct AwayLog {
-    inner: MemoryLog,
-    is_away: AtomicBool,
-}
-
-impl AwayLog {
-    fn refusal(&self, operation: &'static str) -> LogError {
-        LogError { operation, target: "away".into(), cause: "on order".into(), retryable: true }
-    }
-}
-
-#[async_trait]
-impl MetadataLog for AwayLog {
-    async fn append(&self, shard: ShardId, place: Place, bytes: Bytes) -> Append {
-        if self.is_away.load(Ordering::Relaxed) {
-            return Append::Unknown(self.refusal("append"));
-        }
-        self.inner.append(shard, place, bytes).await
-    }
-
-    async fn read(
-        &self,
-        shard: ShardId,
-        epoch: LogEpoch,
-        from: LogSeq,
-        limit: usize,
-    ) -> Result<Vec<Bytes>, LogError> {
-        if self.is_away.load(Ordering::Relaxed) {
-            return Err(self.refusal("read"));
-        }
-        self.inner.read(shard, epoch, from, limit).await
-    }
-
-    async fn remove(&self, shard: ShardId, epoch: LogEpoch, seqs: &[LogSeq]) -> Result<(), LogError> {
-        self.inner.remove(shard, epoch, seqs).await
-    }
-
-    fn entry_bytes_max(&self) -> usize {
-        self.inner.entry_bytes_max()
-    }
-
-    fn describe(&self) -> String {
-        "away".to_owned()
-    }
-}
 
 fn fast() -> Settings {
     Settings { flush_interval: Duration::from_millis(10), ..Settings::default() }
