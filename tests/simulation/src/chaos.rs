@@ -18,9 +18,15 @@ pub async fn disturb(world: &World, end: Instant) {
             // A quarter of the time is calm, so that the log also grows.
             let calm = inner.dice.chance(2_500);
             let pause = if usual == 0 { Duration::from_secs(1) } else { inner.dice.ms(usual / 4, usual * 2) };
-            let chosen = inner.dice.index(DISTURBANCES.len());
-            let enabled = usual > 0 && inner.profile.disturbances[chosen];
-            (pause, calm, enabled.then(|| DISTURBANCES[chosen]))
+            let enabled = inner.profile.disturbances;
+            let enabled: Vec<Disturbance> = DISTURBANCES
+                .into_iter()
+                .zip(enabled)
+                .filter(|(_, on)| *on && usual > 0)
+                .map(|(it, _)| it)
+                .collect();
+            let chosen = (!enabled.is_empty()).then(|| inner.dice.pick(&enabled));
+            (pause, calm, chosen)
         };
         world.lock().calm = calm;
         if let Some(disturbance) = disturbance.filter(|_| !calm) {

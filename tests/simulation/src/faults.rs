@@ -77,6 +77,11 @@ impl Profile {
         if dice.chance(500) {
             return profile;
         }
+        // One in four has a single kind of fault, and much of it.
+        if dice.chance(2_500) {
+            profile.one_kind(dice);
+            return profile;
+        }
         let often = |dice: &mut Dice| dice.pick(&[0, 0, 50, 200, 600, 1_500]);
         profile.lost_request = often(dice);
         profile.lost_reply = often(dice);
@@ -92,6 +97,31 @@ impl Profile {
             *enabled = dice.chance(5_000);
         }
         profile
+    }
+
+    fn one_kind(&mut self, dice: &mut Dice) {
+        let kinds = [
+            &mut self.lost_request,
+            &mut self.lost_reply,
+            &mut self.late,
+            &mut self.duplicate,
+            &mut self.throttled,
+            &mut self.slow,
+            &mut self.torn_read,
+        ];
+        let chosen = dice.index(kinds.len() + 2 + DISTURBANCES.len());
+        let often = dice.pick(&[300, 1_000, 2_500]);
+        match chosen {
+            0 => self.freeze = often / 20,
+            1 => self.crash = often / 20,
+            _ => match kinds.into_iter().nth(chosen - 2) {
+                Some(kind) => *kind = often,
+                None => {
+                    self.disturbances[dice.index(DISTURBANCES.len())] = true;
+                    self.disturbance_ms = dice.pick(&[100, 300]);
+                }
+            },
+        }
     }
 
     /// The same stores without faults.

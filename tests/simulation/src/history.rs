@@ -51,9 +51,9 @@ fn committed<'a>(oracle: &'a Oracle, attempt: &Attempt) -> Option<&'a Committed>
     }
 }
 
-impl History {
+impl Default for History {
     /// Nobody was told anything.
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self {
             told: BTreeMap::new(),
             floor: LogIndex(0),
@@ -64,7 +64,9 @@ impl History {
             reads: 0,
         }
     }
+}
 
+impl History {
     /// What a linearizable read that begins now has to see.
     pub fn floor(&self) -> LogIndex {
         self.floor

@@ -10,14 +10,15 @@
 //! TIDELOG_SIM_FIRST_SEED=17 TIDELOG_SIM_SEEDS=1 TIDELOG_SIM_TRACE=1 cargo test -p tidelog-simulation --test seeds -- --nocapture
 //! ```
 //! A failure names the invariant that broke, by its id in the list of invariants or by the rule of the design, and the
-//! command that replays it. Nodes can be told to break a rule ([`tidelog_metadata_node::Mistake`]); the test
-//! `mistakes` shows that the simulation finds each.
+//! command that replays it. Nodes can be told to break a rule ([`tidelog_metadata_node::Mistake`]; to replay that, put
+//! for instance `TIDELOG_SIM_MISTAKE=SkipSealCheck` before the command); the test `mistakes` shows that the simulation
+//! finds each.
 //!
 //! It simulates `metadata/` alone: no records, no object bodies, no consumer groups, no network between agents.
 //!
 //! Map: [`run`] the script of a run · [`world`] what is shared · [`dice`] random decisions · [`faults`] what can go
 //! wrong, how often · [`chaos`] what happens to nodes from outside · [`process`] a node's process · [`log`],
-//! [`snapshots`], [`clock`] the simulated seams · [`oracle`], [`offsets`] the truth · [`workload`] clients ·
+//! [`snapshots`], [`clock`] the simulated seams · [`oracle`], [`offsets`] the truth · [`workload`], `produce` clients ·
 //! [`history`] what they were told · [`checks`] nodes against the truth · [`trace`] the events.
 
 pub mod chaos;
@@ -30,6 +31,7 @@ pub mod log;
 pub mod offsets;
 pub mod oracle;
 pub mod process;
+mod produce;
 pub mod run;
 pub mod snapshots;
 pub mod trace;

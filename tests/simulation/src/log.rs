@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tidelog_metadata_log::{Append, LogError, MetadataLog, check_entry_length};
+use tidelog_metadata_state::{Entry, EntryBody};
 use tidelog_types::{AgentInstance, LogEpoch, LogSeq, Place, ShardId};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
@@ -58,7 +59,7 @@ impl SimLog {
         let (machine, taken) = (self.machine, existing.is_some());
         let numbers = [3, machine as u64, place.epoch.0, place.seq.0, fingerprint(bytes), taken.into()];
         inner.trace.event(at, &numbers, || {
-            let kind = tidelog_metadata_state::Entry::decode(bytes).map(|entry| kind(&entry.body));
+            let kind = Entry::decode(bytes).map(|entry| kind(&entry.body));
             format!(
                 "node {machine} {} at {place}: {}",
                 kind.unwrap_or("garbage"),
@@ -72,8 +73,7 @@ impl SimLog {
     }
 }
 
-fn kind(body: &tidelog_metadata_state::EntryBody) -> &'static str {
-    use tidelog_metadata_state::EntryBody;
+fn kind(body: &EntryBody) -> &'static str {
     match body {
         EntryBody::Genesis { .. } => "genesis",
         EntryBody::Begin(_) => "begin",
@@ -158,7 +158,10 @@ impl MetadataLog for SimLog {
         if let Err(refused) = check_entry_length(&target, bytes.len(), ENTRY_BYTES_MAX) {
             return Append::Unknown(refused);
         }
-        let fate = self.begin().await;
+        let mut fate = self.begin().await;
+        if matches!(Entry::decode(&bytes), Ok(Entry { body: EntryBody::Seal, .. })) {
+            self.world.repeat_seal(&mut fate);
+        }
         let store = self.clone();
         let answer = send(&self.world, &fate, move || store.append_now(place, &bytes)).await;
         self.end(&fate).await;

@@ -39,6 +39,9 @@ pub struct Oracle {
     first: BTreeMap<Place, Bytes>,
     /// Removed places that the seal of a candidate that lost has filled again: the ends of dead branches.
     late_seals: BTreeSet<Place>,
+    /// Removed places that are filled again, by whatever.
+    refilled: BTreeSet<Place>,
+    removed: u64,
     /// Where each sealed epoch ended.
     seals: BTreeMap<LogEpoch, LogSeq>,
     /// The newest snapshot that a Begin named ends here.
@@ -49,14 +52,16 @@ pub struct Oracle {
     outcomes: BTreeMap<(AgentInstance, ProposalNumber), Arc<Outcome>>,
 }
 
-impl Oracle {
+impl Default for Oracle {
     /// The empty log.
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self {
             states: vec![State::new()],
             places: BTreeMap::new(),
             first: BTreeMap::new(),
             late_seals: BTreeSet::new(),
+            refilled: BTreeSet::new(),
+            removed: 0,
             seals: BTreeMap::new(),
             snapshot_end: Place::begin_of(LogEpoch::ZERO),
             offsets: Offsets::default(),
@@ -65,7 +70,9 @@ impl Oracle {
             outcomes: BTreeMap::new(),
         }
     }
+}
 
+impl Oracle {
     /// The right state now.
     pub fn state(&self) -> &State {
         &self.states[self.states.len() - 1]
@@ -86,6 +93,11 @@ impl Oracle {
     /// What a place holds.
     pub fn place(&self, place: Place) -> Option<&Bytes> {
         self.places.get(&place)
+    }
+
+    /// How many places were removed, how many of them filled again, and by how many late seals.
+    pub fn rarities(&self) -> (u64, u64, u64) {
+        (self.removed, self.refilled.len() as u64, self.late_seals.len() as u64)
     }
 
     /// How many places hold an entry.
@@ -121,6 +133,9 @@ impl Oracle {
             return (Some(existing.clone()), Ok(()));
         }
         self.places.insert(place, bytes.clone());
+        if self.first.contains_key(&place) {
+            self.refilled.insert(place);
+        }
         let checked = match self.first.get(&place) {
             Some(first) if first == bytes => Ok(()),
             Some(_) => self.refilled(place, bytes),
@@ -219,6 +234,10 @@ impl Oracle {
                 self.segments.insert(commit.id, committed())
             }
             Command::CreateTopic { name, .. } => self.topics.insert(name.clone(), committed()),
+            Command::NoteTruncation { below } => {
+                self.check_truncated(*below)?;
+                None
+            }
             Command::DeleteTopic { topic } => {
                 if matches!(*outcome, Outcome::TopicDeleted) {
                     self.offsets.topic_deleted(*topic);
@@ -262,9 +281,23 @@ impl Oracle {
         Ok(())
     }
 
+    /// A truncation that the log calls finished has left nothing that it could remove. Places that were filled again
+    /// stay: they are rare, and nobody reads them.
+    fn check_truncated(&self, below: Place) -> Checked {
+        let left = self.places.range(..below).map(|(place, _)| place);
+        let mut left = left.filter(|place| !self.refilled.contains(*place));
+        match left.find(|place| self.may_remove(place.epoch, place.seq).is_ok()) {
+            Some(place) => Err((
+                "DESIGN 2.3 truncation",
+                format!("{place} is there, all below {below} is said to be gone"),
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// Removes a place.
     pub fn remove(&mut self, place: Place) {
-        self.places.remove(&place);
+        self.removed += u64::from(self.places.remove(&place).is_some());
     }
 
     /// A removed place may be filled again by a request that was very long on its way: by the same entry, or by the

@@ -39,6 +39,12 @@ pub struct Report {
     pub entries: u64,
     /// Places that truncation left.
     pub places: usize,
+    /// Places that it removed, those of them that were filled again, and those filled by a late seal.
+    pub removed: u64,
+    /// See `removed`.
+    pub refilled: u64,
+    /// See `removed`.
+    pub late_seals: u64,
     /// Commands that were acknowledged, refused for good, or of unknown outcome.
     pub acknowledged: u64,
     /// See `acknowledged`.
@@ -53,14 +59,22 @@ pub struct Report {
 
 /// What a run with a violation saw.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "seed {seed}: {violation}\n  replay: TIDELOG_SIM_FIRST_SEED={seed} TIDELOG_SIM_SEEDS=1 TIDELOG_SIM_TRACE=1 cargo test -p tidelog-simulation --test seeds -- --nocapture"
-)]
+#[error("seed {seed}: {violation}\n  replay: {}", replay(*seed, *mistake))]
 pub struct Failure {
     /// The seed.
     pub seed: u64,
+    /// The rule that nodes broke on purpose.
+    pub mistake: Option<Mistake>,
     /// What broke.
     pub violation: Violation,
+}
+
+fn replay(seed: u64, mistake: Option<Mistake>) -> String {
+    let mistake = mistake.map_or_else(String::new, |mistake| format!("TIDELOG_SIM_MISTAKE={mistake:?} "));
+    format!(
+        "{mistake}TIDELOG_SIM_FIRST_SEED={seed} TIDELOG_SIM_SEEDS=1 TIDELOG_SIM_TRACE=1 \
+         cargo test -p tidelog-simulation --test seeds -- --nocapture"
+    )
 }
 
 const CLIENTS: usize = 5;
@@ -84,7 +98,7 @@ pub fn simulate(seed: u64, options: Options) -> Result<Report, Failure> {
         let world = World::new(seed, options.mistake, options.verbose);
         tokio::select! {
             biased;
-            violation = world.violation() => Err(Failure { seed, violation }),
+            violation = world.violation() => Err(Failure { seed, mistake: options.mistake, violation }),
             report = script(&world) => Ok(report),
         }
     })
@@ -227,7 +241,11 @@ fn report(world: &World) -> Report {
     let virtual_time = world.elapsed();
     let inner = world.lock();
     let state: &State = inner.oracle.state();
+    let (removed, refilled, late_seals) = inner.oracle.rarities();
     Report {
+        removed,
+        refilled,
+        late_seals,
         trace: inner.trace.hash(),
         events: inner.trace.events(),
         epochs: state.next().epoch.0,

@@ -160,8 +160,8 @@ impl World {
             calm: true,
             outage: false,
             machines,
-            oracle: Oracle::new(),
-            history: History::new(),
+            oracle: Oracle::default(),
+            history: History::default(),
             snapshots: BTreeMap::new(),
             on_their_way: 0,
             writes: 0,
@@ -229,6 +229,16 @@ impl World {
         let profile = if inner.calm || machine == OBSERVER { inner.profile.calm() } else { inner.profile };
         let link = if inner.outage { Link::Down } else { inner.machines[machine].link };
         Fate::draw(&mut inner.dice, &profile, link)
+    }
+
+    /// Where requests are duplicated, seals are more often: seals of candidates that lost, landing in places that
+    /// were removed meanwhile, are the rarest thing that the protocol has a rule for.
+    pub fn repeat_seal(&self, fate: &mut Fate) {
+        let mut inner = self.lock();
+        if !inner.calm && inner.profile.duplicate > 0 && inner.dice.chance(3_000) {
+            let late_ms_max = inner.profile.late_ms_max;
+            fate.second = Some(inner.dice.ms(200, late_ms_max));
+        }
     }
 
     /// Has something befall the node that asks, at this very point of its program.

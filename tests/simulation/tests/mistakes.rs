@@ -21,7 +21,7 @@ fn each_planted_mistake_is_found() {
     let work = || {
         while let Some(mistake) = Mistake::ALL.get(next.fetch_add(1, Ordering::Relaxed)) {
             match first_found(*mistake) {
-                Some(Failure { seed, violation }) => println!("{mistake:?}: seed {seed}: {violation}"),
+                Some(Failure { seed, violation, .. }) => println!("{mistake:?}: seed {seed}: {violation}"),
                 None => missed.lock().unwrap().push(*mistake),
             }
         }

@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tidelog_metadata_node::Mistake;
 use tidelog_simulation::{Failure, Options, Report, simulate};
 
 /// Every so many seeds, one is run twice (INV-25).
@@ -25,7 +26,11 @@ fn seeds() {
             .with_test_writer()
             .init();
     }
-    let options = Options { mistake: None, verbose };
+    let mistake = std::env::var("TIDELOG_SIM_MISTAKE").ok().map(|name| {
+        let named = Mistake::ALL.into_iter().find(|mistake| format!("{mistake:?}") == name);
+        named.unwrap_or_else(|| panic!("TIDELOG_SIM_MISTAKE is {name:?}, allowed are {:?}", Mistake::ALL))
+    });
+    let options = Options { mistake, verbose };
     let next = AtomicU64::new(first);
     let failed: Mutex<Option<Failure>> = Mutex::new(None);
     let reports: Mutex<Vec<Report>> = Mutex::new(Vec::new());
@@ -37,7 +42,7 @@ fn seeds() {
             }
             match simulate(seed, options) {
                 Ok(report) => {
-                    if seed % TWICE_EVERY == 0 && !verbose {
+                    if seed.is_multiple_of(TWICE_EVERY) && !verbose {
                         let again = simulate(seed, options);
                         assert_eq!(again, Ok(report), "INV-25: two runs of seed {seed} differ");
                     }
@@ -72,4 +77,21 @@ fn seeds() {
         sum(|r| r.reads),
         sum(|r| r.virtual_time.as_secs()),
     );
+    println!(
+        "{} places removed, {} of them filled again, {} by a late seal",
+        sum(|r| r.removed),
+        sum(|r| r.refilled),
+        sum(|r| r.late_seals),
+    );
+    if seeds >= 1_000 {
+        // What no run meets is not tested.
+        for (what, count) in [
+            ("refusals", sum(|r| r.refused)),
+            ("unknown outcomes", sum(|r| r.unknown)),
+            ("places filled again", sum(|r| r.refilled)),
+            ("late seals", sum(|r| r.late_seals)),
+        ] {
+            assert!(count > 0, "{seeds} seeds had no {what}");
+        }
+    }
 }
