@@ -41,7 +41,26 @@ impl SegmentName {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn keys_come_back_and_sort_by_age(a: (u64, u128), b: (u64, u128)) {
+            let name = |(index, id)| SegmentName { named_at: LogIndex(index), id: SegmentId(Uuid::from_u128(id)) };
+            let (a, b) = (name(a), name(b));
+            prop_assert_eq!(SegmentName::from_key(&a.key()), Some(a));
+            prop_assert_eq!(a.key().cmp(&b.key()), a.cmp(&b));
+        }
+
+        #[test]
+        fn any_text_is_a_key_or_none(text in ".{0,80}") {
+            if let Some(name) = SegmentName::from_key(&text) {
+                prop_assert_eq!(name.key(), text);
+            }
+        }
+    }
 
     #[test]
     fn names_come_back_and_sort_by_age() {
