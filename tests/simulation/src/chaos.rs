@@ -51,6 +51,10 @@ fn strike(world: &World, disturbance: Disturbance) {
     match disturbance {
         Disturbance::Freeze => world.freeze(machine, time),
         Disturbance::Crash => world.crash(machine),
+        Disturbance::Stop => {
+            world.note(&[14, machine as u64], || format!("node {machine} is asked to stop"));
+            world.lock().machines[machine].cancel.cancel();
+        }
         Disturbance::Partition => cut(world, machine, Link::Down, time),
         Disturbance::RepliesLost => cut(world, machine, Link::RepliesLost, time),
         Disturbance::Outage => {

@@ -44,6 +44,8 @@ pub enum Disturbance {
     Freeze,
     /// A node dies and starts again as another instance.
     Crash,
+    /// A node is asked to stop, as by SIGTERM, and starts again as another instance.
+    Stop,
     /// A node cannot reach the stores.
     Partition,
     /// A node reaches the stores, and no reply reaches it.
@@ -57,9 +59,10 @@ pub enum Disturbance {
 }
 
 /// All disturbances.
-pub const DISTURBANCES: [Disturbance; 7] = [
+pub const DISTURBANCES: [Disturbance; 8] = [
     Disturbance::Freeze,
     Disturbance::Crash,
+    Disturbance::Stop,
     Disturbance::Partition,
     Disturbance::RepliesLost,
     Disturbance::Outage,

@@ -39,6 +39,7 @@ pub fn start(world: &World, machine: usize) {
     let snapshots = Arc::new(SimSnapshots::new(world.clone(), machine, instance));
     let clock = Arc::new(SimClock::new(world.clone(), machine));
     let (metadata, node) = Node::new(config, log, snapshots, clock, entropy);
+    let cancel = CancellationToken::new();
     {
         let mut inner = world.lock();
         let machine = &mut inner.machines[machine];
@@ -46,14 +47,10 @@ pub fn start(world: &World, machine: usize) {
         machine.instance = instance;
         machine.shown = LogIndex(0);
         machine.dying = false;
+        machine.cancel = cancel.clone();
         machine.frozen_until = None;
     }
-    let process = Process {
-        world: world.clone(),
-        machine,
-        run: Box::pin(node.run(CancellationToken::new())),
-        thaw: None,
-    };
+    let process = Process { world: world.clone(), machine, run: Box::pin(node.run(cancel)), thaw: None };
     let world = world.clone();
     tokio::spawn(async move {
         if let Err(error) = process.await {

@@ -13,6 +13,7 @@ use tidelog_metadata_node::{Metadata, Mistake};
 use tidelog_types::{AgentInstance, ClusterId, LogIndex, TimestampMs};
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::dice::Dice;
 use crate::faults::{Fate, Profile, Stop};
@@ -108,6 +109,8 @@ pub struct Machine {
     pub frozen_until: Option<Instant>,
     /// The process is to die.
     pub dying: bool,
+    /// Asks the process to stop.
+    pub cancel: CancellationToken,
     /// Wakes the process when one of these changes.
     pub waker: Option<Waker>,
     /// Its connection to the stores.
@@ -147,6 +150,7 @@ impl World {
                 shown: LogIndex(0),
                 frozen_until: None,
                 dying: false,
+                cancel: CancellationToken::new(),
                 waker: None,
                 link: Link::Up,
                 skew_ms: 0,
