@@ -33,7 +33,7 @@ pub enum PutFault {
     ErrorAfter,
     /// "Exists" although nothing is there: a conflict.
     Conflict,
-    /// The name is taken by other bytes.
+    /// The name is taken by as many other bytes.
     Foreign,
     /// It takes this long.
     Slow(Duration),
@@ -140,7 +140,8 @@ impl ObjectStore for FaultStore {
             }
             PutFault::Conflict => Err(exists()),
             PutFault::Foreign => {
-                self.inner.put(location, Bytes::from_static(b"something else").into()).await?;
+                let other = vec![7; payload.content_length()];
+                self.inner.put(location, other.into()).await?;
                 Err(exists())
             }
             PutFault::Slow(duration) => {

@@ -9,7 +9,7 @@ use tidelog_types::TimestampMs;
 use tokio::time::Instant;
 
 use crate::faults::GetFault;
-use crate::harness::{Running, Stores, at, base, batch, name, offset, partition, values_of};
+use crate::harness::{Running, Stores, at, base, batch, encoded, name, offset, partition, values_of};
 
 fn fast() -> Settings {
     Settings { flush_interval: Duration::from_millis(10), ..Settings::default() }
@@ -194,6 +194,22 @@ async fn damage_in_the_store_is_an_error_for_that_partition_only() {
         }
         stores.segments.damage(&segment, |bytes| bytes[position] ^= 0x10).await;
     }
+    running.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_batch_in_the_place_of_one_is_damage() {
+    let stores = Stores::new().await;
+    let running = written(&stores, 1, 1, fast()).await;
+    let other = encoded(&["one of 17 letters"], None);
+    assert_eq!(other.len(), encoded(&["0 in 0", "more"], None).len());
+    let segment = stores.segments.segments().await.remove(0);
+    stores.segments.damage(&segment, |bytes| bytes[8..8 + other.len()].copy_from_slice(&other)).await;
+    let read = running.fetch(0, 0).await;
+    assert!(
+        matches!(&read, Err(FetchError::Corrupt { object, .. }) if *object == segment.to_string()),
+        "{read:?}"
+    );
     running.stop().await.expect("a clean stop");
 }
 

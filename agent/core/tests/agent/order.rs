@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tidelog_agent::{ProduceError, ProduceSession, Settings, TopicRef};
+use tidelog_agent::{ProduceError, ProduceRequest, ProduceSession, Settings, TopicRef};
 use tidelog_types::{ProducerEpoch, ProducerId, ProducerStamp, Sequence};
 
 use crate::faults::{AwayLog, PutFault};
@@ -132,5 +132,47 @@ async fn a_topic_that_is_deleted_meanwhile_takes_nothing() {
         "the new topic is another one"
     );
     assert!(running.values(0).await.is_empty());
+    running.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_sessions_on_many_threads_each_keep_their_order() {
+    const SESSIONS: usize = 8;
+    const APPENDS: usize = 100;
+    let stores = Stores::new().await;
+    let settings =
+        Settings { flush_interval: Duration::from_millis(2), flush_bytes: 4096, ..Settings::default() };
+    let running = stores.start_with_topic(settings, 2).await;
+    let producing = (0..SESSIONS).map(|session| {
+        let agent = running.agent.clone();
+        tokio::spawn(async move {
+            let handle = ProduceSession::new();
+            let mut tickets = Vec::new();
+            for n in 0..APPENDS {
+                let batches = vec![batch(0, &[&format!("{session}:{n}")]), batch(1, &["x"])];
+                let reservation = agent.budget().reserve(200).await.expect("room");
+                let request = ProduceRequest { session: Some(handle.clone()), batches, reservation };
+                tickets.push(agent.produce(request).await);
+            }
+            let mut offsets = Vec::new();
+            for ticket in tickets {
+                offsets.push(base(&ticket.await[0]));
+            }
+            offsets
+        })
+    });
+    let offsets = futures::future::join_all(producing).await;
+    let values = running.values(0).await;
+    assert_eq!(values.len(), SESSIONS * APPENDS);
+    assert!(values.iter().map(|(offset, _)| *offset).eq(0..(SESSIONS * APPENDS) as i64), "INV-4: dense");
+    for (session, offsets) in offsets.into_iter().enumerate() {
+        let offsets = offsets.expect("no panic");
+        assert!(offsets.is_sorted(), "INV-7");
+        for (n, offset) in offsets.into_iter().enumerate() {
+            let at = usize::try_from(offset).expect("positive");
+            assert_eq!(values[at], (offset, format!("{session}:{n}")), "INV-1");
+        }
+    }
+    assert_eq!(running.agent.budget().used(), 0);
     running.stop().await.expect("a clean stop");
 }
