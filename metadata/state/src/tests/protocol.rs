@@ -192,6 +192,19 @@ fn a_truncation_that_was_noted_is_not_asked_for_again() {
 }
 
 #[test]
+fn a_first_place_is_kept_also_where_truncation_ended_at_it() {
+    let mut bed = rolled(5, 3);
+    let next = place(2, 0);
+    for _ in 0..5 {
+        bed.apply(EntryBody::Batch(Vec::new()));
+    }
+    bed.roll(Some(SnapshotRef { next, name: "between-epochs".into() }));
+    assert_eq!(bed.run(Command::NoteTruncation { below: next }), Outcome::TruncationNoted);
+    bed.roll(Some(snapshot(3, 1)));
+    assert_eq!(bed.state.removable_places(), [(LogEpoch(2), 1..5)]);
+}
+
+#[test]
 fn a_truncation_keeps_the_snapshot_in_force_and_the_one_before() {
     let mut bed = rolled(3, 2);
     for _ in 0..3 {

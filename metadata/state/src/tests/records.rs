@@ -45,6 +45,12 @@ fn partitions_that_changed_are_named() {
     );
     assert_eq!(bed.apply(body.clone()).changed, [at(topic, 2), at(topic, 0)]);
     assert_eq!(bed.apply(body).changed, [], "a repeat changes nothing");
+    let delete = |number, before| {
+        let command = Command::DeleteRecords { partition: at(topic, 2), before: Some(offset(before)) };
+        crate::EntryBody::Batch(vec![super::bed::proposal(super::bed::OTHER_AGENT, number, 1, command)])
+    };
+    assert_eq!(bed.apply(delete(2, 1)).changed, [at(topic, 2)]);
+    assert_eq!(bed.apply(delete(3, 1)).changed, [], "the log start is there already");
 }
 
 #[test]
