@@ -3,7 +3,7 @@
 //! Answers hold batches as they are stored, as slices of what is cached: nothing is copied or patched. The base offset
 //! stands beside each batch, because the one inside is the producer's.
 //!
-//! Map: [`Fetcher`] the long poll · `plan` which slices · `read` their bytes · [`subscription`] reading on and on ·
+//! Map: `Fetcher` the long poll · `plan` which slices · `read` their bytes · [`subscription`] reading on and on ·
 //! `offsets` finding offsets by time · [`error`].
 
 pub mod error;
