@@ -179,4 +179,7 @@ fn lookup_by_time_skips_what_cannot_hold_it() {
     assert_eq!(from(&bed, 60), [0, 20, 30]);
     assert_eq!(from(&bed, 201), [20]);
     assert_eq!(from(&bed, 301), [0_i64; 0]);
+    let timed = |timestamp| BatchCommit { max_timestamp: TimestampMs(timestamp), ..batch(10) };
+    bed.append(at(topic, 0), vec![timed(1), timed(500), timed(2)]);
+    assert_eq!(from(&bed, 301), [40], "side by side they have the largest timestamp of all");
 }

@@ -169,6 +169,8 @@ fn every_outcome_comes_back() {
     let batches: Vec<usize> = batch_outcomes().into_iter().map(batch_variant).collect();
     assert_eq!(batches, (0..BATCH_VARIANTS).collect::<Vec<_>>());
     let mut state = rich().state;
+    // No command raises the floor yet.
+    state.floor = LogIndex(3);
     state.agents.insert(
         OTHER_AGENT,
         AgentMemory {
