@@ -38,7 +38,10 @@ impl Admin {
     /// Binds the port, so that a taken one is found before anything is started.
     pub async fn bind(address: SocketAddr) -> Result<Self, Failure> {
         let listener = TcpListener::bind(address).await.map_err(|error| {
-            Failure::new(Exit::Conflict, format!("cannot listen on {address}: {error}; choose another with --admin-listen"))
+            Failure::new(
+                Exit::Conflict,
+                format!("cannot listen on {address}: {error}; choose another with --admin-listen"),
+            )
         })?;
         Ok(Self { listener })
     }
@@ -61,7 +64,10 @@ impl Admin {
     }
 }
 
-async fn readyz(State(status): State<Arc<dyn Status>>, Query(query): Query<Vec<(String, String)>>) -> Response {
+async fn readyz(
+    State(status): State<Arc<dyn Status>>,
+    Query(query): Query<Vec<(String, String)>>,
+) -> Response {
     let reasons = status.unready();
     let code = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     if query.iter().any(|(key, _)| key == "verbose") {

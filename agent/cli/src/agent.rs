@@ -29,9 +29,11 @@ pub async fn run(args: AgentArgs) -> Result<(), Failure> {
     args.serve.log.start("info");
     let ports = Ports::bind(&args.serve).await?;
     let stores = ClusterStores::open(&args.stores).await?;
-    let cluster = genesis::recognise(&*stores.data, &*stores.log).await.map_err(|error| genesis_failure(&error))?;
+    let cluster =
+        genesis::recognise(&*stores.data, &*stores.log).await.map_err(|error| genesis_failure(&error))?;
     let Some(cluster) = cluster else {
-        let init = format!("tidelog init --storage '{}' --metadata '{}'", args.stores.storage, args.stores.metadata);
+        let init =
+            format!("tidelog init --storage '{}' --metadata '{}'", args.stores.storage, args.stores.metadata);
         return Err(Failure::new(Exit::NotFound, format!("the stores are not initialised; run: {init}")));
     };
     if !args.no_probe {
@@ -40,7 +42,11 @@ pub async fn run(args: AgentArgs) -> Result<(), Failure> {
     serve(&args.serve, ports, stores, cluster, false, |ports| {
         if !args.serve.log.is_json() {
             let address = ports.grpc_address().unwrap_or(args.serve.listen);
-            eprintln!("tidelog {} agent ready in {}  gRPC {address}", env!("CARGO_PKG_VERSION"), seconds_since(started));
+            eprintln!(
+                "tidelog {} agent ready in {}  gRPC {address}",
+                env!("CARGO_PKG_VERSION"),
+                seconds_since(started)
+            );
         }
     })
     .await

@@ -85,7 +85,10 @@ fn banner(args: &DevArgs, urls: &StoreArgs, ports: &Ports, started: Instant) {
     let grpc = ports.grpc_address().unwrap_or(args.serve.listen);
     let admin = ports.admin_address().unwrap_or(args.serve.admin_listen);
     let version = env!("CARGO_PKG_VERSION");
-    eprintln!("tidelog {version}  ready in {}   storage {storage}   metadata {metadata}", seconds_since(started));
+    eprintln!(
+        "tidelog {version}  ready in {}   storage {storage}   metadata {metadata}",
+        seconds_since(started)
+    );
     eprintln!("  gRPC {grpc}   metrics http://{admin}/metrics");
     // The default endpoint needs not be said.
     let endpoint = if grpc.port() == 7070 { String::new() } else { format!(" --endpoint http://{grpc}") };

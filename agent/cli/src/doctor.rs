@@ -54,7 +54,9 @@ async fn cluster(stores: &ClusterStores) -> Finding {
     const INITIALISE: &str = "run `tidelog init` with the same --storage and --metadata";
     const URLS: &str = "check --storage and --metadata: they have to belong to one cluster";
     match genesis::recognise(&*stores.data, &*stores.log).await {
-        Ok(Some(cluster)) => Finding::good(Check::Initialised, format!("both stores belong to cluster {cluster}")),
+        Ok(Some(cluster)) => {
+            Finding::good(Check::Initialised, format!("both stores belong to cluster {cluster}"))
+        }
         Ok(None) => Finding::bad(Check::Initialised, "the stores are not initialised", INITIALISE),
         Err(error) => Finding::bad(Check::Initialised, with_causes(&error), URLS),
     }

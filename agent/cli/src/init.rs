@@ -33,7 +33,10 @@ pub async fn run(args: InitArgs) -> Result<(), Failure> {
         usable &= finding.verdict != Verdict::Bad;
     }
     if !usable {
-        return Err(Failure::new(Exit::Unhealthy, "the stores cannot be used as they are; nothing was initialised"));
+        return Err(Failure::new(
+            Exit::Unhealthy,
+            "the stores cannot be used as they are; nothing was initialised",
+        ));
     }
     let cluster = genesis::initialise(&*stores.data, &*stores.log, &SystemClock, &entropy)
         .await

@@ -3,20 +3,28 @@
 //! Data goes to standard output, everything else to standard error. A command that fails says why in one line, and its exit code says what
 //! kind of failure it was: see [`failure::Exit`].
 //!
-//! Map: `dev`, `agent`, `init`, `doctor` the service's side, on `serve`, `stores`, `admin`, `logging` · the other commands are a client's.
+//! Map: `dev`, `agent`, `init`, `doctor` the service's side, on `serve`, `stores`, `admin`, `logging` · `topic`, `produce`, `consume`, `bench` a
+//! client's, on `connect`, `interrupt`, `output`, `record_json`.
 
 mod admin;
 mod agent;
+mod connect;
+mod consume;
 mod dev;
 mod doctor;
 mod failure;
 mod init;
+mod interrupt;
 mod logging;
+mod output;
+mod produce;
+mod record_json;
 mod serve;
 mod size;
 mod stores;
+mod topic;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use failure::Failure;
 
@@ -27,18 +35,17 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Debug, Parser)]
 #[command(name = "tidelog", version, max_term_width = 120)]
 struct Cli {
-    /// How listings are written: text for people, json one object a line
-    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
-    output: Output,
+    /// Address of an agent, for the commands of a client
+    #[arg(
+        long,
+        global = true,
+        env = "TIDELOG_ENDPOINT",
+        default_value = "http://127.0.0.1:7070",
+        value_name = "URL"
+    )]
+    endpoint: String,
     #[command(subcommand)]
     command: Command,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-enum Output {
-    #[default]
-    Text,
-    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -46,7 +53,20 @@ enum Command {
     Dev(Box<dev::DevArgs>),
     Agent(Box<agent::AgentArgs>),
     Init(init::InitArgs),
-    Doctor(doctor::DoctorArgs),
+    Doctor {
+        #[command(flatten)]
+        args: doctor::DoctorArgs,
+        #[command(flatten)]
+        listing: output::Listing,
+    },
+    Topic(topic::TopicArgs),
+    Produce(produce::ProduceArgs),
+    Consume(consume::ConsumeArgs),
+    /// Writes a completion script for a shell to standard output
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
 }
 
 fn main() -> std::process::ExitCode {
@@ -71,11 +91,31 @@ fn main() -> std::process::ExitCode {
 }
 
 async fn run(cli: Cli) -> Result<(), Failure> {
-    let json = cli.output == Output::Json;
     match cli.command {
         Command::Dev(args) => dev::run(*args).await,
         Command::Agent(args) => agent::run(*args).await,
         Command::Init(args) => init::run(args).await,
-        Command::Doctor(args) => doctor::run(args, json).await,
+        Command::Doctor { args, listing } => doctor::run(args, listing.is_json()).await,
+        Command::Topic(args) => topic::run(args, &cli.endpoint).await,
+        Command::Produce(args) => produce::run(args, &cli.endpoint).await,
+        Command::Consume(args) => consume::run(args, &cli.endpoint).await,
+        Command::Completion { shell } => completion(shell),
+    }
+}
+
+fn completion(shell: clap_complete::Shell) -> Result<(), Failure> {
+    use std::io::Write;
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "tidelog", &mut script);
+    output::written(std::io::stdout().write_all(&script))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
     }
 }

@@ -72,7 +72,12 @@ impl ServeArgs {
         let bytes = self.flush_bytes;
         within("--flush-bytes", bytes.to_string(), (64 << 10..=64 << 20).contains(&bytes), "64KiB to 64MiB")?;
         // A request of 16 MiB has to fit, and the next ones beside it.
-        within("--buffer-memory", self.buffer_memory.to_string(), self.buffer_memory >= 32 << 20, "32MiB or more")?;
+        within(
+            "--buffer-memory",
+            self.buffer_memory.to_string(),
+            self.buffer_memory >= 32 << 20,
+            "32MiB or more",
+        )?;
         let drain_ok = (Duration::from_secs(1)..=Duration::from_secs(600)).contains(&self.drain);
         within("--drain", format!("{:?}", self.drain), drain_ok, "1s to 10m")
     }
@@ -199,8 +204,7 @@ pub async fn serve(
         _ = role.wait_for(|role| *role == Role::Leader || (*role == Role::Follower && !leads_alone)) => {}
     }
 
-    let components =
-        Components { store, metadata: metadata.clone(), clock, entropy, metrics };
+    let components = Components { store, metadata: metadata.clone(), clock, entropy, metrics };
     let (agent, tasks) = Agent::new(components, settings);
     let (tasks_cancel, front_cancel) = (CancellationToken::new(), CancellationToken::new());
     let mut tasks = tokio::spawn(tasks.run(tasks_cancel.clone()));
@@ -265,7 +269,8 @@ fn node_failure(ended: Result<Result<(), NodeError>, JoinError>) -> Failure {
 }
 
 async fn signalled() -> Result<(), Failure> {
-    let listen = |kind| signal(kind).map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")));
+    let listen =
+        |kind| signal(kind).map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")));
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     tokio::select! {
         _ = terminate.recv() => {}
@@ -273,7 +278,6 @@ async fn signalled() -> Result<(), Failure> {
     }
     Ok(())
 }
-
 
 /// Time since a start, as the banner tells it.
 pub fn seconds_since(start: Instant) -> String {

@@ -26,7 +26,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         "h" => 3_600_000,
         _ => return Err(format!("\"{text}\" is no duration, expected a number with ms, s, m or h")),
     };
-    let number: u64 = number.parse().map_err(|_| format!("\"{text}\" is no duration, expected e.g. 250ms"))?;
+    let number: u64 =
+        number.parse().map_err(|_| format!("\"{text}\" is no duration, expected e.g. 250ms"))?;
     number.checked_mul(factor).map(Duration::from_millis).ok_or_else(|| format!("\"{text}\" is too long"))
 }
 

@@ -40,9 +40,9 @@ impl MetadataUrl {
         match text {
             "storage" => Ok(Self::Storage),
             "memory:" | "memory://" => Ok(Self::Memory),
-            _ if text.starts_with("dynamodb:") => {
-                DynamoDbUrl::parse(text).map(Self::DynamoDb).map_err(|error| Failure::usage(format!("--metadata: {error}")))
-            }
+            _ if text.starts_with("dynamodb:") => DynamoDbUrl::parse(text)
+                .map(Self::DynamoDb)
+                .map_err(|error| Failure::usage(format!("--metadata: {error}"))),
             _ => Err(Failure::usage(format!(
                 "--metadata: \"{text}\" is no metadata URL, expected dynamodb://TABLE?endpoint=URL&region=REGION, memory: or storage"
             ))),
@@ -68,7 +68,8 @@ pub struct ClusterStores {
 impl ClusterStores {
     /// Opens both; only a local directory is touched by that.
     pub async fn open(args: &StoreArgs) -> Result<Self, Failure> {
-        let storage = StorageUrl::parse(&args.storage).map_err(|error| Failure::usage(format!("--storage: {error}")))?;
+        let storage = StorageUrl::parse(&args.storage)
+            .map_err(|error| Failure::usage(format!("--storage: {error}")))?;
         let metadata = MetadataUrl::parse(&args.metadata)?;
         // Takes the directory's lock and syncs: not on a thread that serves others.
         let opened = tokio::task::spawn_blocking({
@@ -85,7 +86,8 @@ impl ClusterStores {
             MetadataUrl::Storage => (Arc::new(ObjectStoreLog::new(stores.log, &Path::default())), near),
             MetadataUrl::Memory => (Arc::new(MemoryLog::new()), true),
             MetadataUrl::DynamoDb(url) => {
-                let log = DynamoDbLog::connect(&url).await.map_err(|error| Failure::failed(with_causes(&error)))?;
+                let log =
+                    DynamoDbLog::connect(&url).await.map_err(|error| Failure::failed(with_causes(&error)))?;
                 table = Some(log.clone());
                 (Arc::new(log), false)
             }
@@ -98,7 +100,8 @@ impl ClusterStores {
         let mut done = Vec::new();
         match &self.storage {
             StorageUrl::S3(url) if create_bucket => {
-                let created = url.create_bucket().await.map_err(|error| Failure::failed(with_causes(&error)))?;
+                let created =
+                    url.create_bucket().await.map_err(|error| Failure::failed(with_causes(&error)))?;
                 let what = if created { "created" } else { "exists" };
                 done.push(format!("bucket {} {what}", url.bucket()));
             }
@@ -120,7 +123,9 @@ impl ClusterStores {
             .map(|finding| ("storage".to_owned(), finding))
             .collect();
         if let Some(table) = &self.table {
-            findings.extend(table.probe(entropy).await.into_iter().map(|finding| ("metadata".to_owned(), finding)));
+            findings.extend(
+                table.probe(entropy).await.into_iter().map(|finding| ("metadata".to_owned(), finding)),
+            );
         }
         findings
     }

@@ -1,0 +1,81 @@
+//! Reaching the service, and what its errors mean for the exit code.
+
+use tidelog_client::{
+    Client, ClientOptions, ConnectError, ConsumeError, Endpoint, ProduceError, RequestError,
+};
+
+use crate::failure::{Exit, Failure};
+
+/// Connects as a client command does.
+pub async fn connect(endpoint: &str, options: ClientOptions) -> Result<Client, Failure> {
+    let endpoint: Endpoint = endpoint.parse().map_err(connect_failure)?;
+    Client::connect(&[endpoint], options).await.map_err(connect_failure)
+}
+
+/// The options of a client command.
+pub fn options(command: &str) -> ClientOptions {
+    let mut options = ClientOptions::default();
+    options.client_id = format!("tidelog {command}");
+    options
+}
+
+fn connect_failure(error: ConnectError) -> Failure {
+    let exit = match &error {
+        ConnectError::InvalidEndpoint { .. } => Exit::Usage,
+        ConnectError::Unreachable { .. } | ConnectError::TimedOut { .. } => Exit::Unavailable,
+    };
+    Failure::new(exit, error.to_string())
+}
+
+impl From<RequestError> for Failure {
+    fn from(error: RequestError) -> Self {
+        let exit = match &error {
+            RequestError::Connect(error) => return connect_failure(error.clone()),
+            RequestError::NotFound(_) => Exit::NotFound,
+            RequestError::Conflict(_) => Exit::Conflict,
+            RequestError::Invalid(_) => Exit::Usage,
+            RequestError::Denied(_) => Exit::Auth,
+            RequestError::Unavailable(_) | RequestError::OutcomeUnknown(_) => Exit::Unavailable,
+            RequestError::Failed(_) | RequestError::Protocol(_) => Exit::Failure,
+        };
+        Self::new(exit, one_line(&error.to_string()))
+    }
+}
+
+impl From<ProduceError> for Failure {
+    fn from(error: ProduceError) -> Self {
+        let exit = match &error {
+            ProduceError::Topic { topic, cause } => {
+                let failure = Self::from(cause.clone());
+                return Self::new(failure.exit, format!("topic {topic}: {}", failure.message));
+            }
+            ProduceError::UnknownPartition { .. } => Exit::NotFound,
+            ProduceError::Refused(error) if error.code == tonic::Code::NotFound => Exit::NotFound,
+            ProduceError::Fenced(_) => Exit::Conflict,
+            ProduceError::TimedOut { .. } | ProduceError::OutcomeUnknown { .. } => Exit::Unavailable,
+            ProduceError::TooLarge { .. }
+            | ProduceError::Encode(_)
+            | ProduceError::Refused(_)
+            | ProduceError::Closed => Exit::Failure,
+        };
+        Self::new(exit, one_line(&error.to_string()))
+    }
+}
+
+impl From<ConsumeError> for Failure {
+    fn from(error: ConsumeError) -> Self {
+        let exit = match &error {
+            ConsumeError::Request(error) => return error.clone().into(),
+            ConsumeError::OffsetOutOfRange { .. } => Exit::NotFound,
+            ConsumeError::Partition { error, .. } if error.code == tonic::Code::NotFound => Exit::NotFound,
+            ConsumeError::Unavailable { .. } => Exit::Unavailable,
+            ConsumeError::Partition { .. } | ConsumeError::Corrupt { .. } => Exit::Failure,
+        };
+        Self::new(exit, one_line(&error.to_string()))
+    }
+}
+
+/// What a peer says may have any form; an error of ours is one line.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
