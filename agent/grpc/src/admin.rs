@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tidelog_agent::{Agent, OffsetQuery, TopicInfo, TopicRef};
+use tidelog_agent::{Agent, OffsetQuery, OffsetWanted, TopicInfo, TopicRef};
 use tidelog_metadata_state::config::{KEYS, MAX_MESSAGE_BYTES_HIGH};
 use tidelog_metadata_state::limits::PARTITIONS_PER_TOPIC_MAX;
 use tidelog_proto::convert::entry::check_count;
@@ -12,11 +12,11 @@ use tidelog_proto::status::ApiError;
 use tidelog_proto::v1::admin_service_server::AdminService;
 use tidelog_proto::v1::{
     AddPartitionsRequest, AddPartitionsResponse, CreateTopicRequest, CreateTopicResponse,
-    DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsResponse, DeleteRecordsResult, DeleteTopicRequest, DeleteTopicResponse,
-    FoundOffset, GetServerInfoRequest, GetServerInfoResponse, GetTopicRequest, GetTopicResponse,
-    ListOffsetsPartition, ListOffsetsRequest, ListOffsetsResponse, ListOffsetsResult, ListTopicsRequest, ListTopicsResponse, Partition,
-    ServerLimits, Topic, TopicConfigKey, UpdateTopicRequest, UpdateTopicResponse, delete_records_result,
-    list_offsets_result,
+    DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsResponse, DeleteRecordsResult,
+    DeleteTopicRequest, DeleteTopicResponse, FoundOffset, GetServerInfoRequest, GetServerInfoResponse,
+    GetTopicRequest, GetTopicResponse, ListOffsetsPartition, ListOffsetsRequest, ListOffsetsResponse,
+    ListOffsetsResult, ListTopicsRequest, ListTopicsResponse, Partition, ServerLimits, Topic, TopicConfigKey,
+    UpdateTopicRequest, UpdateTopicResponse, delete_records_result, list_offsets_result,
 };
 use tidelog_types::name::TOPIC_NAME_MAX;
 use tidelog_types::{ClusterId, Offset, TopicName};
@@ -49,25 +49,11 @@ impl Administering {
 }
 
 impl Administering {
-    async fn find_offset(
+    async fn delete_before(
         &self,
-        entry: &ListOffsetsPartition,
+        entry: &DeleteRecordsPartition,
         position: usize,
-    ) -> Result<tidelog_agent::FoundOffset, ApiError> {
-        let within = |invalid: InvalidField| invalid.within(format_args!("partitions[{position}]"));
-        let at = PartitionRef::try_from(entry).map_err(within)?;
-        let query = match Position::try_from(entry).map_err(within)? {
-            Position::Timestamp(time) => OffsetQuery::AtTime(time),
-            Position::Earliest => OffsetQuery::Earliest,
-            Position::Latest => OffsetQuery::Latest,
-            // Cannot be said in this request.
-            Position::Offset(_) => return Err(within(InvalidField::missing("at")).into()),
-        };
-        let found = self.agent.find_offset(&at.topic, at.topic_id, at.partition, query).await;
-        found.map_err(|failed| error::fetch(&failed))
-    }
-
-    async fn delete_before(&self, entry: &DeleteRecordsPartition, position: usize) -> Result<Offset, ApiError> {
+    ) -> Result<Offset, ApiError> {
         let within = |invalid: InvalidField| invalid.within(format_args!("partitions[{position}]"));
         let at = PartitionRef::try_from(entry).map_err(within)?;
         let before = match Position::try_from(entry).map_err(within)? {
@@ -101,7 +87,10 @@ impl AdminService for Administering {
         .await
     }
 
-    async fn get_topic(&self, request: Request<GetTopicRequest>) -> Result<Response<GetTopicResponse>, Status> {
+    async fn get_topic(
+        &self,
+        request: Request<GetTopicRequest>,
+    ) -> Result<Response<GetTopicResponse>, Status> {
         let request = request.into_inner();
         self.call("get_topic", async {
             let topic = TopicRef { name: convert::topic_name("name", &request.name)?, id: None };
@@ -128,7 +117,10 @@ impl AdminService for Administering {
             // The token is the last name of the page before: it means the same whatever was created or deleted since.
             let after = match request.page_token.as_str() {
                 "" => None,
-                token => Some(TopicName::new(token).map_err(|_| InvalidField::new("page_token", "is not one of ours"))?),
+                token => Some(
+                    TopicName::new(token)
+                        .map_err(|_| InvalidField::new("page_token", "is not one of ours"))?,
+                ),
             };
             let page = self.agent.admin().topics(after.as_ref(), page_size).await;
             let (topics, has_more) = page.map_err(|failed| error::admin(&failed))?;
@@ -196,9 +188,28 @@ impl AdminService for Administering {
         let request = request.into_inner();
         self.call("list_offsets", async {
             check_count(request.partitions.len())?;
-            let mut results = Vec::with_capacity(request.partitions.len());
-            for (position, entry) in request.partitions.into_iter().enumerate() {
-                let result = match self.find_offset(&entry, position).await {
+            let wanted: Vec<Result<OffsetWanted, InvalidField>> = request
+                .partitions
+                .iter()
+                .enumerate()
+                .map(|(position, entry)| {
+                    offset_wanted(entry)
+                        .map_err(|invalid| invalid.within(format_args!("partitions[{position}]")))
+                })
+                .collect();
+            let sound: Vec<OffsetWanted> =
+                wanted.iter().filter_map(|wanted| wanted.as_ref().ok().cloned()).collect();
+            let mut found = self.agent.find_offsets(&sound).await.into_iter();
+            let mut results = Vec::with_capacity(wanted.len());
+            for (entry, wanted) in request.partitions.into_iter().zip(wanted) {
+                let answer = match wanted {
+                    Err(invalid) => Err(ApiError::from(invalid)),
+                    Ok(_) => match found.next() {
+                        Some(found) => found.map_err(|failed| error::fetch(&failed)),
+                        None => Err(error::draining()),
+                    },
+                };
+                let result = match answer {
                     Ok(found) => list_offsets_result::Result::Found(FoundOffset {
                         offset: found.offset.get(),
                         timestamp_ms: found.timestamp.map(|time| time.0),
@@ -273,7 +284,8 @@ fn topic_ref(topic: convert::TopicRef) -> TopicRef {
 
 fn topic_message(topic: &TopicInfo) -> Topic {
     let set = topic.config.iter().filter(|entry| entry.is_set);
-    let config: BTreeMap<String, String> = set.map(|entry| (entry.key.to_owned(), entry.value.clone())).collect();
+    let config: BTreeMap<String, String> =
+        set.map(|entry| (entry.key.to_owned(), entry.value.clone())).collect();
     Topic {
         name: topic.name.to_string(),
         id: topic.id.0,
@@ -281,4 +293,16 @@ fn topic_message(topic: &TopicInfo) -> Topic {
         config,
         create_time_ms: topic.created.0,
     }
+}
+
+fn offset_wanted(entry: &ListOffsetsPartition) -> Result<OffsetWanted, InvalidField> {
+    let PartitionRef { topic, topic_id, partition } = PartitionRef::try_from(entry)?;
+    let query = match Position::try_from(entry)? {
+        Position::Timestamp(time) => OffsetQuery::AtTime(time),
+        Position::Earliest => OffsetQuery::Earliest,
+        Position::Latest => OffsetQuery::Latest,
+        // Cannot be said in this request.
+        Position::Offset(_) => return Err(InvalidField::missing("at")),
+    };
+    Ok(OffsetWanted { topic, topic_id, partition, query })
 }

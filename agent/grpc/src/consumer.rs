@@ -5,14 +5,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidelog_agent::fetch::subscription::{Delivery, SubscribePartition};
-use tidelog_agent::{Agent, FetchError, FetchPartition, FetchRequest, FetchedBatch, OffsetQuery, StartAt, Subscription};
+use tidelog_agent::{
+    Agent, FetchError, FetchPartition, FetchRequest, FetchedBatch, OffsetQuery, StartAt, Subscription,
+};
 use tidelog_proto::convert::{self, FetchBounds, InvalidField, PartitionRef, Position, check_entries};
 use tidelog_proto::limits::HEARTBEAT_MS_MAX;
 use tidelog_proto::status::ApiError;
 use tidelog_proto::v1::consumer_service_server::ConsumerService;
 use tidelog_proto::v1::{
-    self, ErrorReason, FetchResponse, FetchedPartition, PartitionProgress, ReconnectHint, RecordBatch, RecordFormat,
-    SubscribeHeartbeat, SubscribeRecords, SubscribeRequest, SubscribeResponse, subscribe_response,
+    self, ErrorReason, FetchResponse, FetchedPartition, PartitionProgress, ReconnectHint, RecordBatch,
+    RecordFormat, SubscribeHeartbeat, SubscribeRecords, SubscribeRequest, SubscribeResponse,
+    subscribe_response,
 };
 use tidelog_record::{BatchError, BatchLimits, records_to_protobuf};
 use tidelog_types::Offset;
@@ -25,7 +28,8 @@ use crate::timed::timed;
 const DECOMPRESSED_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// What was stored is not refused for its size.
-const LIMITS: BatchLimits = BatchLimits { max_batch_bytes: u32::MAX, max_decompressed_bytes: 32 * 1024 * 1024 };
+const LIMITS: BatchLimits =
+    BatchLimits { max_batch_bytes: u32::MAX, max_decompressed_bytes: 32 * 1024 * 1024 };
 
 /// Number of the field `records` of `FetchedRecordSet`.
 const RECORDS_FIELD: u8 = 1;
@@ -52,7 +56,9 @@ impl ConsumerService for Consuming {
             for (position, entry) in request.partitions.iter().enumerate() {
                 match fetch_partition(entry) {
                     Ok(partition) => partitions.push(partition),
-                    Err(wrong) => invalid.push((position, wrong.within(format_args!("partitions[{position}]")))),
+                    Err(wrong) => {
+                        invalid.push((position, wrong.within(format_args!("partitions[{position}]"))))
+                    }
                 }
             }
             let wanted: Vec<Offset> = partitions.iter().map(|partition| partition.offset).collect();
@@ -103,7 +109,8 @@ impl ConsumerService for Consuming {
             partitions.push(subscribe_partition(entry).map_err(within)?);
         }
         let subscription = self.agent.subscribe(partitions, max_bytes as usize).await;
-        let reading = Reading { agent: self.agent.clone(), subscription, format, begun: false, hinted: false };
+        let reading =
+            Reading { agent: self.agent.clone(), subscription, format, begun: false, hinted: false };
         Ok(Response::new(Box::pin(futures::stream::unfold(reading, Reading::next))))
     }
 }
@@ -132,7 +139,13 @@ fn subscribe_partition(entry: &v1::SubscribePartition) -> Result<SubscribePartit
 
 /// A partition that could not be read.
 fn failed(topic: String, partition: i32, offset: i64, error: ApiError) -> FetchedPartition {
-    FetchedPartition { topic, partition, next_offset: offset, error: Some(error.into()), ..Default::default() }
+    FetchedPartition {
+        topic,
+        partition,
+        next_offset: offset,
+        error: Some(error.into()),
+        ..Default::default()
+    }
 }
 
 /// A partition's part of an answer, in the form that was asked for. `from` is the first offset wanted.
@@ -158,7 +171,8 @@ fn fetched(
         ..FetchedPartition::default()
     };
     if format == RecordFormat::Batches {
-        let batch = |batch: FetchedBatch| RecordBatch { base_offset: batch.base_offset.get(), data: batch.bytes };
+        let batch =
+            |batch: FetchedBatch| RecordBatch { base_offset: batch.base_offset.get(), data: batch.bytes };
         answer.batches = read.batches.into_iter().map(batch).collect();
         return answer;
     }
@@ -170,7 +184,9 @@ fn fetched(
         }
         // The producer's compression or records are malformed: the checksum held, so they were sent like this.
         Err(malformed) => {
-            let text = format!("a batch cannot be decoded: {malformed}; fetch it as RECORD_FORMAT_BATCHES or skip it");
+            let text = format!(
+                "a batch cannot be decoded: {malformed}; fetch it as RECORD_FORMAT_BATCHES or skip it"
+            );
             failed(answer.topic, partition, from.get(), ApiError::new(ErrorReason::StoredDataCorrupt, text))
         }
     }
@@ -212,7 +228,11 @@ impl Reading {
         use subscribe_response::Message;
         if self.hinted {
             self.hinted = false;
-            return self.agent.draining().is_cancelled().then(|| (Err(error::draining().into()), self.finish()));
+            return self
+                .agent
+                .draining()
+                .is_cancelled()
+                .then(|| (Err(error::draining().into()), self.finish()));
         }
         if !self.begun {
             self.begun = true;

@@ -68,14 +68,18 @@ pub(crate) fn fetch(error: &FetchError) -> ApiError {
         E::TopicIdMismatch { topic, found, .. } => {
             ApiError::new(ErrorReason::TopicIdMismatch, error).with("topic", topic).with("topic_id", found)
         }
-        E::UnknownPartition { topic, partition, partitions } => ApiError::new(ErrorReason::UnknownPartition, error)
-            .with("topic", topic)
-            .with("partition", partition)
-            .with("partition_count", partitions),
+        E::UnknownPartition { topic, partition, partitions } => {
+            ApiError::new(ErrorReason::UnknownPartition, error)
+                .with("topic", topic)
+                .with("partition", partition)
+                .with("partition_count", partitions)
+        }
         E::OffsetOutOfRange { earliest, latest } => ApiError::new(ErrorReason::OffsetOutOfRange, error)
             .with("earliest", earliest)
             .with("latest", latest),
-        E::Corrupt { object, .. } => ApiError::new(ErrorReason::StoredDataCorrupt, error).with("object", object),
+        E::Corrupt { object, .. } => {
+            ApiError::new(ErrorReason::StoredDataCorrupt, error).with("object", object)
+        }
         E::StorageUnavailable { .. } => ApiError::new(ErrorReason::StorageUnavailable, error),
         E::MetadataUnavailable { .. } => ApiError::new(ErrorReason::MetadataUnavailable, error),
         E::TooManyPartitions { max } => ApiError::new(ErrorReason::RequestTooLarge, error).with("limit", max),
@@ -97,10 +101,12 @@ pub(crate) fn admin(error: &AdminError) -> ApiError {
         E::TopicIdMismatch { topic, found, .. } => {
             ApiError::new(ErrorReason::TopicIdMismatch, error).with("topic", topic).with("topic_id", found)
         }
-        E::UnknownPartition { topic, partition, partitions } => ApiError::new(ErrorReason::UnknownPartition, error)
-            .with("topic", topic)
-            .with("partition", partition)
-            .with("partition_count", partitions),
+        E::UnknownPartition { topic, partition, partitions } => {
+            ApiError::new(ErrorReason::UnknownPartition, error)
+                .with("topic", topic)
+                .with("partition", partition)
+                .with("partition_count", partitions)
+        }
         E::PartitionCount { low, high, .. } => ApiError::new(ErrorReason::InvalidPartitionCount, error)
             .with("low", low)
             .with("limit", high)

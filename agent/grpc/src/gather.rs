@@ -36,7 +36,15 @@ pub struct Gathering<S> {
 impl<S> Gathering<S> {
     /// Wraps a socket. Buffers grow when they are first used.
     pub fn new(socket: S) -> Self {
-        Self { socket, unwritten: Vec::new(), written: 0, added_since_flush: false, unread: Vec::new(), read: 0, filled: 0 }
+        Self {
+            socket,
+            unwritten: Vec::new(),
+            written: 0,
+            added_since_flush: false,
+            unread: Vec::new(),
+            read: 0,
+            filled: 0,
+        }
     }
 }
 
@@ -56,7 +64,11 @@ impl<S: AsyncWrite + Unpin> Gathering<S> {
 }
 
 impl<S: AsyncWrite + AsyncRead + Unpin> AsyncRead for Gathering<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if this.read == this.filled {
             if buf.remaining() >= DIRECT_READ_BYTES {

@@ -8,8 +8,8 @@ use tidelog_agent::{
 };
 use tidelog_proto::convert::{self, InvalidField, PartitionRef, check_entries};
 use tidelog_proto::status::ApiError;
-use tidelog_proto::v1::producer_service_server::ProducerService;
 use tidelog_proto::v1::produce_partition_result::Result as Answer;
+use tidelog_proto::v1::producer_service_server::ProducerService;
 use tidelog_proto::v1::{
     self, InitProducerRequest, InitProducerResponse, ProducePartition, ProducePartitionResult,
     ProduceResponse, ProduceStreamAppend, ProduceStreamRequest, ProduceStreamResponse, ProduceStreamResult,
@@ -35,7 +35,10 @@ type ResponseStream = Pin<Box<dyn futures::Stream<Item = Result<ProduceStreamRes
 
 #[tonic::async_trait]
 impl ProducerService for Producing {
-    async fn produce(&self, request: Request<v1::ProduceRequest>) -> Result<Response<ProduceResponse>, Status> {
+    async fn produce(
+        &self,
+        request: Request<v1::ProduceRequest>,
+    ) -> Result<Response<ProduceResponse>, Status> {
         timed(&self.agent, "produce", async {
             let reservation = reservation(request.extensions());
             let entries = request.into_inner().partitions;
@@ -63,7 +66,11 @@ impl ProducerService for Producing {
             Some(produce_stream_request::Message::Config(config)) => {
                 convert::client_id("config.client_id", &config.client_id)?;
             }
-            _ => return Err(InvalidField::new("config", "the first message has to be the configuration").into()),
+            _ => {
+                return Err(
+                    InvalidField::new("config", "the first message has to be the configuration").into()
+                );
+            }
         }
         let stream = AppendStream {
             agent: self.agent.clone(),
@@ -85,7 +92,9 @@ impl ProducerService for Producing {
             check_open(&self.agent)?;
             let existing = request.into_inner().existing;
             let existing = existing
-                .map(|identity| convert::producer_identity(&identity).map_err(|invalid| invalid.within("existing")))
+                .map(|identity| {
+                    convert::producer_identity(&identity).map_err(|invalid| invalid.within("existing"))
+                })
                 .transpose()?;
             let ready = self.agent.admin().init_producer(existing).await;
             let producer = ready.map_err(|failed| Status::from(error::admin(&failed)))?;
@@ -139,14 +148,17 @@ fn check(entries: Vec<ProducePartition>) -> Result<Checked, InvalidField> {
 
 fn batch(entry: &ProducePartition) -> Result<ProduceBatch, InvalidField> {
     let PartitionRef { topic, topic_id, partition } = entry.try_into()?;
-    let stamp = entry.stamp.as_ref().map(|stamp| stamp.try_into().map_err(|e: InvalidField| e.within("stamp")));
+    let stamp =
+        entry.stamp.as_ref().map(|stamp| stamp.try_into().map_err(|e: InvalidField| e.within("stamp")));
     let payload = match (&entry.payload, stamp.transpose()?) {
         (None, _) => return Err(InvalidField::missing("payload")),
         (Some(produce_partition::Payload::Batch(_)), Some(_)) => {
             return Err(InvalidField::new("stamp", "is not allowed beside a batch, which has its own"));
         }
         (Some(produce_partition::Payload::Batch(bytes)), None) => Payload::Encoded(bytes.clone()),
-        (Some(produce_partition::Payload::Records(set)), stamp) => Payload::Records { set: set.clone(), stamp },
+        (Some(produce_partition::Payload::Records(set)), stamp) => {
+            Payload::Records { set: set.clone(), stamp }
+        }
     };
     Ok(ProduceBatch { topic, topic_id, partition, payload })
 }

@@ -66,7 +66,8 @@ pub struct GrpcServer {
 impl GrpcServer {
     /// Binds the address, so that a taken one is found before anything is started.
     pub async fn bind(address: SocketAddr) -> Result<Self, ServerError> {
-        let listener = TcpListener::bind(address).await.map_err(|source| ServerError::Listen { address, source })?;
+        let listener =
+            TcpListener::bind(address).await.map_err(|source| ServerError::Listen { address, source })?;
         Ok(Self { listener })
     }
 
@@ -76,7 +77,12 @@ impl GrpcServer {
     }
 
     /// Serves until `cancel`, then takes no new connections and ends when the open calls have.
-    pub async fn run(self, agent: Agent, cluster: ClusterId, cancel: CancellationToken) -> Result<(), ServerError> {
+    pub async fn run(
+        self,
+        agent: Agent,
+        cluster: ClusterId,
+        cancel: CancellationToken,
+    ) -> Result<(), ServerError> {
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_service_status("", tonic_health::ServingStatus::Serving).await;
         for name in ["tidelog.v1.ProducerService", "tidelog.v1.ConsumerService", "tidelog.v1.AdminService"] {

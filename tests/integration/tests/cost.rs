@@ -17,7 +17,7 @@ async fn appends(server: &Server) -> f64 {
 }
 
 async fn flushes(server: &Server) -> f64 {
-    server.metric("tidelog_flushes_total", &[]).await
+    server.metric("tidelog_produce_stage_seconds_count", &["stage=\"put\""]).await
 }
 
 async fn cost(kind: StoresKind) {

@@ -17,6 +17,7 @@ use std::time::Duration;
 use tidelog_metadata_log::env::Clock;
 use tidelog_metadata_node::{Metadata, ProposeError};
 use tidelog_metadata_state::{Command, Outcome, Refusal};
+use tidelog_record::HEADER_BYTES;
 use tidelog_types::{TopicName, TopicPartition};
 use tokio::time::Instant;
 
@@ -49,6 +50,16 @@ pub(crate) struct Producer {
 /// What is kept of a batch on its way, besides its bytes: itself, where it lies, and its share of the request's answers.
 const BOOKKEEPING_BYTES: usize = 2 * size_of::<PendingBatch>() + 96;
 
+/// Memory for the batches of a request's plain records, so that it does not grow while they are written: as batches they
+/// are about as large as in protobuf.
+fn scratch_bytes(batches: &[ProduceBatch]) -> usize {
+    let of_batch = |batch: &ProduceBatch| match &batch.payload {
+        Payload::Encoded(_) => 0,
+        Payload::Records { set, .. } => HEADER_BYTES + set.len() + set.len() / 16,
+    };
+    batches.iter().map(of_batch).sum()
+}
+
 /// A topic as a batch needs to know it.
 struct Target {
     at: TopicPartition,
@@ -79,7 +90,7 @@ impl Producer {
         }
         // Records become batches here and not in the segment's buffer, because that would keep all other producers waiting:
         // the copy that this costs is a tenth of the work.
-        let mut scratch = Vec::new();
+        let mut scratch = Vec::with_capacity(scratch_bytes(&batches));
         let prepared: Vec<Result<Prepared, ProduceError>> = targets
             .into_iter()
             .zip(&batches)
