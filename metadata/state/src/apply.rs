@@ -344,18 +344,15 @@ impl State {
         for id in &expired {
             self.producers.remove(id);
         }
-        let gone = |id: &ProducerId| expired.binary_search(id).is_ok();
+        let gone = |id: ProducerId| expired.binary_search(&id).is_ok();
         let topics: Vec<TopicId> = self.topics.keys().copied().collect();
         for topic in topics {
-            let has_windows = |partition: &Arc<Partition>| partition.windows.keys().any(gone);
+            let has_windows = |partition: &Arc<Partition>| partition.windows.iter().any(|(id, _)| gone(id));
             let affected =
                 self.topics.get(&topic).is_some_and(|topic| topic.partitions.iter().any(has_windows));
             let Some(topic) = self.topics.get_mut(&topic).filter(|_| affected) else { continue };
             for partition in Arc::make_mut(topic).partitions.iter_mut().filter(|p| has_windows(p)) {
-                let windows = &mut Arc::make_mut(partition).windows;
-                for id in &expired {
-                    windows.remove(id);
-                }
+                Arc::make_mut(partition).windows.remove(gone);
             }
         }
         Outcome::ProducersExpired(u32::try_from(expired.len()).unwrap_or(u32::MAX))

@@ -131,7 +131,7 @@ impl Producers for imbl::OrdMap<tidelog_types::ProducerId, crate::producer::Prod
             return Err(BatchRefusal::UnknownProducer);
         }
         producer.last_used = now;
-        Window::place(partition.windows.get(&stamp.id), stamp, batch.records)
+        Window::place(partition.windows.get(stamp.id), stamp, batch.records)
     }
 }
 
@@ -160,11 +160,7 @@ fn append(
     if let Some(stamp) = batch.producer {
         let remembered =
             Remembered { base_sequence: stamp.base_sequence, records: batch.records, base_offset };
-        let window = partition.windows.entry(stamp.id).or_insert_with(|| Window::new(stamp.epoch));
-        if window.epoch() != stamp.epoch {
-            *window = Window::new(stamp.epoch);
-        }
-        window.push(remembered);
+        partition.windows.push(stamp.id, stamp.epoch, remembered);
     }
     BatchOutcome::Appended { base_offset }
 }

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use imbl::OrdMap;
 use tidelog_types::{LogIndex, TopicPartition};
-use tidelog_types::{Offset, PartitionIndex, ProducerId, SegmentId, TimestampMs, TopicId, TopicName};
+use tidelog_types::{Offset, PartitionIndex, SegmentId, TimestampMs, TopicId, TopicName};
 
 use crate::config::TopicConfig;
-use crate::producer::Window;
+use crate::producer::Windows;
 use crate::slices::{Slice, SliceLog};
 
 /// A topic.
@@ -74,7 +73,7 @@ pub struct Partition {
     pub(crate) end: Offset,
     pub(crate) bytes: u64,
     pub(crate) slices: SliceLog,
-    pub(crate) windows: OrdMap<ProducerId, Window>,
+    pub(crate) windows: Windows,
 }
 
 impl Default for Partition {
@@ -84,7 +83,7 @@ impl Default for Partition {
             end: Offset::ZERO,
             bytes: 0,
             slices: SliceLog::default(),
-            windows: OrdMap::new(),
+            windows: Windows::default(),
         }
     }
 }

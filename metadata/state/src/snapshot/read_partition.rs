@@ -123,9 +123,7 @@ impl PartitionReader {
         for window in message.windows {
             let id = ProducerId::new(window.producer).or_field("window.producer")?;
             let window = self.window(&window, id, producers)?;
-            let rising = self.partition.windows.get_max().is_none_or(|(last, _)| *last < id);
-            ensure(rising, "windows are out of order")?;
-            self.partition.windows.insert(id, window);
+            ensure(self.partition.windows.push_last(id, window), "windows are out of order")?;
         }
         Ok(())
     }

@@ -2,13 +2,10 @@
 
 use std::io::{self, Write};
 
-use imbl::OrdMap;
-use tidelog_types::ProducerId;
-
 use super::RecordWriter;
 use crate::convert::uuid_bytes;
 use crate::entry::FEATURE_LEVEL;
-use crate::producer::Window;
+use crate::producer::Windows;
 use crate::slices::SliceLog;
 use crate::state::{AgentMemory, State};
 use crate::topic::{Partition, Topic};
@@ -149,7 +146,7 @@ fn slices<W: Write>(slices: &SliceLog, out: &mut RecordWriter<W>) -> io::Result<
     })
 }
 
-fn windows<W: Write>(windows: &OrdMap<ProducerId, Window>, out: &mut RecordWriter<W>) -> io::Result<()> {
+fn windows<W: Write>(windows: &Windows, out: &mut RecordWriter<W>) -> io::Result<()> {
     in_chunks(windows.iter(), WINDOW_CHUNK, |windows| {
         let windows = windows.iter().map(|(producer, window)| {
             let mut end = 0;

@@ -51,8 +51,8 @@ fn assert_partition(state: &State, partition: &Partition) {
     assert!(first <= partition.log_start(), "every offset from the log start on can be read");
     let bytes: u64 = partition.slices().iter().map(|slice| u64::from(slice.length)).sum();
     assert_eq!(partition.bytes(), bytes);
-    for (id, window) in &partition.windows {
-        let producer = state.producers.get(id).expect("a window is of a known producer");
+    for (id, window) in partition.windows.iter() {
+        let producer = state.producers.get(&id).expect("a window is of a known producer");
         assert!(window.epoch() <= producer.epoch);
         assert!(window.remembered().all(|batch| batch.base_offset < partition.end()));
     }
