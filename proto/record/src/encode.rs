@@ -5,7 +5,7 @@ use tidelog_types::{ProducerStamp, TimestampMs};
 
 use crate::codec::Compressor;
 use crate::header::{HEADER_BYTES, NewHeader, write};
-use crate::varint::{self, Scratch, zigzag};
+use crate::varint::{self, LongRow, ShortRow, zigzag};
 use crate::{BatchError, BatchHeader, Compression};
 
 /// A record to append; null (`None`) and empty are different.
@@ -208,7 +208,7 @@ impl RecordShape<'_> {
     /// Appends the record up to its headers, which must follow by [`write_header`].
     #[inline]
     pub(crate) fn write(&self, body_bytes: usize, out: &mut Vec<u8>) {
-        let mut row = Scratch::new();
+        let mut row = LongRow::new();
         row.signed(body_bytes as i64)
             .byte(0)
             .signed(self.timestamp_delta)
@@ -216,7 +216,7 @@ impl RecordShape<'_> {
             .signed(self.key.map_or(-1, |key| key.len() as i64));
         // One growth at most for the whole record, and not a byte more than it has: `out` may be a buffer of fixed size.
         out.reserve(record_bytes(body_bytes));
-        out.extend_from_slice(row.as_slice());
+        row.append_to(out);
         out.extend_from_slice(self.key.unwrap_or_default());
         write_nullable(self.value, out);
         write_length(self.header_count as i64, out);
@@ -260,10 +260,5 @@ fn write_nullable(field: Option<&[u8]>, out: &mut Vec<u8>) {
 
 #[inline]
 fn write_length(length: i64, out: &mut Vec<u8>) {
-    let number = zigzag(length);
-    if number < 0x80 {
-        out.push(number as u8);
-    } else {
-        out.extend_from_slice(Scratch::new().number(number).as_slice());
-    }
+    ShortRow::new().signed(length).append_to(out);
 }

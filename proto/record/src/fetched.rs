@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use tidelog_types::Offset;
 
-use crate::varint::{self, Scratch};
+use crate::varint::{self, LongRow, ShortRow};
 use crate::wire::Tag;
 use crate::{BatchError, BatchLimits, DecodedBatch, Headers};
 
@@ -68,12 +68,12 @@ fn write_records(
             + optional_bytes(record.value)
             + headers_bytes(record.headers.clone());
 
-        let mut row = Scratch::new();
+        let mut row = LongRow::new();
         row.number(entry_tag.0).number(entry_bytes as u64);
         write_number(OFFSET, offset, &mut row);
         write_number(TIMESTAMP, timestamp, &mut row);
         out.reserve(entry_bytes + 2 * varint::MAX_BYTES);
-        out.extend_from_slice(row.as_slice());
+        row.append_to(out);
         write_optional(KEY, record.key, out);
         write_optional(VALUE, record.value, out);
         write_headers(record.headers, out);
@@ -89,7 +89,7 @@ fn number_bytes(value: u64) -> usize {
 }
 
 #[inline]
-fn write_number(tag: Tag, value: u64, row: &mut Scratch) {
+fn write_number(tag: Tag, value: u64, row: &mut LongRow) {
     if value != 0 {
         row.number(tag.0).number(value);
     }
@@ -102,7 +102,7 @@ fn delimited_bytes(length: usize) -> usize {
 
 #[inline]
 fn write_delimited_start(tag: Tag, length: usize, out: &mut Vec<u8>) {
-    out.extend_from_slice(Scratch::new().number(tag.0).number(length as u64).as_slice());
+    ShortRow::new().number(tag.0).number(length as u64).append_to(out);
 }
 
 #[inline]
