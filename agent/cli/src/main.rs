@@ -8,6 +8,7 @@
 
 mod admin;
 mod agent;
+mod bench;
 mod connect;
 mod consume;
 mod dev;
@@ -62,6 +63,7 @@ enum Command {
     Topic(topic::TopicArgs),
     Produce(produce::ProduceArgs),
     Consume(consume::ConsumeArgs),
+    Bench(bench::BenchArgs),
     /// Writes a completion script for a shell to standard output
     Completion {
         /// The shell
@@ -99,6 +101,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Topic(args) => topic::run(args, &cli.endpoint).await,
         Command::Produce(args) => produce::run(args, &cli.endpoint).await,
         Command::Consume(args) => consume::run(args, &cli.endpoint).await,
+        Command::Bench(args) => bench::run(args, &cli.endpoint).await,
         Command::Completion { shell } => completion(shell),
     }
 }

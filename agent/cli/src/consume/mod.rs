@@ -7,7 +7,8 @@ use std::io::Write;
 
 use futures::{FutureExt, StreamExt};
 use tidelog_client::{
-    Client, ClientOptions, ConsumedRecord, Consumer, ConsumerOptions, PartitionIndex, StartAt, TopicName,
+    Client, ClientOptions, ConsumedRecord, Consumer, ConsumerOptions, PartitionIndex, Position, StartAt,
+    TopicName,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -85,7 +86,18 @@ async fn begin(client: &Client, args: &ConsumeArgs, start: StartAt) -> Result<Co
         Ok((args.topic.clone(), index, start))
     });
     let assignments = assignments.collect::<Result<Vec<_>, Failure>>()?;
-    Ok(client.consumer(&assignments, ConsumerOptions::default()).await?)
+    let consumer = client.consumer(&assignments, ConsumerOptions::default()).await?;
+    // The service would say so, too, but not to a command that ends at once because it is behind the end.
+    let outside = |at: &&Position| at.next < at.log_start || at.next > at.high_watermark;
+    if let Some(at) = consumer.positions().iter().find(outside) {
+        let (topic, partition) = (&at.topic, at.partition);
+        let holds = format!("it holds {} to {}", at.log_start, at.high_watermark);
+        return Err(Failure::new(
+            Exit::NotFound,
+            format!("{topic}[{partition}] has no offset {}, {holds}", at.next),
+        ));
+    }
+    Ok(consumer)
 }
 
 async fn consume(
