@@ -60,7 +60,12 @@ impl Server {
         let mut command = Command::new(binary());
         command
             .arg(role)
-            .args(["--listen", &format!("127.0.0.1:{port}"), "--admin-listen", &format!("127.0.0.1:{admin_port}")])
+            .args([
+                "--listen",
+                &format!("127.0.0.1:{port}"),
+                "--admin-listen",
+                &format!("127.0.0.1:{admin_port}"),
+            ])
             .args(arguments)
             .envs(tidelog_test_services::credentials_env())
             .stdin(Stdio::null())
@@ -116,7 +121,10 @@ impl Server {
 
     /// Whether it still runs, or its exit code.
     pub async fn exited(&mut self, within: Duration) -> Option<std::process::ExitStatus> {
-        tokio::time::timeout(within, self.child.wait()).await.ok().map(|status| status.expect("our own child"))
+        tokio::time::timeout(within, self.child.wait())
+            .await
+            .ok()
+            .map(|status| status.expect("our own child"))
     }
 
     /// `GET path` at the admin port: status and body; `None` if nobody listens.

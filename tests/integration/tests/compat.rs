@@ -16,7 +16,8 @@ async fn python_grpcio() {
     let stores = Stores::new(StoresKind::Embedded, "compat").await.expect("embedded needs no service");
     let server = Server::on(&stores).await;
     let endpoint = format!("127.0.0.1:{}", server.port());
-    let output = tokio::process::Command::new(python).arg(script).args(["--endpoint", &endpoint]).output().await;
+    let output =
+        tokio::process::Command::new(python).arg(script).args(["--endpoint", &endpoint]).output().await;
     let output = output.expect("python runs");
     let said = String::from_utf8_lossy(&output.stdout);
     println!("{said}");

@@ -35,10 +35,17 @@ async fn cost(kind: StoresKind) {
     }
     let flushed = flushes(&server).await - flushes_before;
     assert!(flushed >= ROUNDS as f64, "{ROUNDS} productions one after the other made {flushed} flushes");
-    assert_eq!(puts(&server).await - puts_before, flushed, "one PUT a flush, whatever the number of partitions");
+    assert_eq!(
+        puts(&server).await - puts_before,
+        flushed,
+        "one PUT a flush, whatever the number of partitions"
+    );
     // Each run of the client asks for a producer id as well, which is one entry.
     let appended = appends(&server).await - appends_before;
-    assert!(appended <= flushed + ROUNDS as f64, "{appended} appends for {flushed} flushes and {ROUNDS} producers");
+    assert!(
+        appended <= flushed + ROUNDS as f64,
+        "{appended} appends for {flushed} flushes and {ROUNDS} producers"
+    );
 
     let idle = (puts(&server).await, appends(&server).await);
     tokio::time::sleep(Duration::from_secs(60)).await;

@@ -11,8 +11,8 @@ use tidelog_proto::v1::consumer_service_client::ConsumerServiceClient;
 use tidelog_proto::v1::produce_partition::Payload;
 use tidelog_proto::v1::producer_service_client::ProducerServiceClient;
 use tidelog_proto::v1::{
-    CreateTopicRequest, FetchPartition, FetchRequest, FetchedRecordSet, ProducePartition, ProduceRequest, Record,
-    RecordFormat, RecordSet, produce_partition_result,
+    CreateTopicRequest, FetchPartition, FetchRequest, FetchedRecordSet, ProducePartition, ProduceRequest,
+    Record, RecordFormat, RecordSet, produce_partition_result,
 };
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
@@ -86,18 +86,25 @@ async fn read_all(channel: Channel) -> BTreeMap<(i32, i64), String> {
         let mut offset = 0;
         loop {
             let request = FetchRequest {
-                partitions: vec![FetchPartition { topic: "killed".into(), partition, offset, ..Default::default() }],
+                partitions: vec![FetchPartition {
+                    topic: "killed".into(),
+                    partition,
+                    offset,
+                    ..Default::default()
+                }],
                 min_bytes: Some(0),
                 format: RecordFormat::Records.into(),
                 ..FetchRequest::default()
             };
-            let fetched = client.fetch(request).await.expect("the agent is up").into_inner().partitions.remove(0);
+            let fetched =
+                client.fetch(request).await.expect("the agent is up").into_inner().partitions.remove(0);
             assert_eq!(fetched.error, None);
             let records = FetchedRecordSet::decode(fetched.records).expect("records").records;
             for record in &records {
                 assert_eq!(record.offset, offset, "INV-4: offsets are dense");
                 offset += 1;
-                let value = String::from_utf8(record.value.clone().unwrap_or_default().to_vec()).expect("text");
+                let value =
+                    String::from_utf8(record.value.clone().unwrap_or_default().to_vec()).expect("text");
                 found.insert((partition, record.offset), value);
             }
             if offset >= fetched.high_watermark {

@@ -22,11 +22,24 @@ async fn round_trip(kind: StoresKind) {
 
     // Several partitions, keyed: every partition in the order of the input, nothing twice, nothing missing.
     server.run(&["topic", "create", "github", "--partitions", "4"], "").await.ok();
-    server.run(&["produce", "github", "--key-delimiter", ",", "--compression", "zstd"], github.clone()).await.ok();
+    server
+        .run(&["produce", "github", "--key-delimiter", ",", "--compression", "zstd"], github.clone())
+        .await
+        .ok();
     let mut rows = 0;
     let input: Vec<&[u8]> = github.split_inclusive(|byte| *byte == b'\n').collect();
     for partition in ["0", "1", "2", "3"] {
-        let arguments = ["consume", "github", "--offset", "start", "--exit-at-end", "--partition", partition, "--format", "%k,%v\n"];
+        let arguments = [
+            "consume",
+            "github",
+            "--offset",
+            "start",
+            "--exit-at-end",
+            "--partition",
+            partition,
+            "--format",
+            "%k,%v\n",
+        ];
         let out = server.run(&arguments, "").await.ok().out;
         let mut rest = input.iter();
         for row in out.split_inclusive(|byte| *byte == b'\n') {
@@ -44,7 +57,8 @@ async fn round_trip(kind: StoresKind) {
 
     // JSON output is JSON input: the copy equals the original, offsets apart.
     server.run(&["topic", "create", "copy"], "").await.ok();
-    let json = ["consume", "github", "--offset", "start", "--exit-at-end", "--partition", "1", "--format", "json"];
+    let json =
+        ["consume", "github", "--offset", "start", "--exit-at-end", "--partition", "1", "--format", "json"];
     let exported = server.run(&json, "").await.ok().out;
     server.run(&["produce", "copy", "--input", "json", "--partition", "0"], exported.clone()).await.ok();
     let copied = ["consume", "copy", "--offset", "start", "--exit-at-end", "--format", "json"];
