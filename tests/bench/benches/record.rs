@@ -11,6 +11,10 @@ use tidelog_record::{
 use tidelog_segment::BufferPool;
 use tidelog_types::Offset;
 
+/// The allocator of the agent: what is large comes from the same pages again and again.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const BATCH_BYTES: usize = 1 << 20;
 const LIMITS: BatchLimits = BatchLimits { max_batch_bytes: 4 << 20, max_decompressed_bytes: 32 << 20 };
 

@@ -9,6 +9,10 @@ use tidelog_segment::{BufferPool, PooledBuffer, SegmentBatch, build, verify};
 use tidelog_types::{AgentInstance, ClusterId, PartitionIndex, TopicId, TopicPartition};
 use uuid::Uuid;
 
+/// The allocator of the agent: what is large comes from the same pages again and again.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const CLUSTER: ClusterId = ClusterId(Uuid::from_u128(1));
 const AGENT: AgentInstance = AgentInstance(Uuid::from_u128(2));
 const PARTITIONS: usize = 50;
@@ -49,7 +53,7 @@ fn segment(c: &mut Criterion) {
         });
     }
 
-    // Filling: what it costs to copy batches into memory that was used before, and into fresh memory.
+    // Filling: copying batches into memory that the pool kept, and into what the allocator gives.
     let batch = builder(Compression::None, &values(1000, 16_000)).build().expect("has records");
     let count = SEGMENT_BYTES / batch.len();
     let pool = BufferPool::new(SEGMENT_BYTES, 2);
@@ -59,10 +63,10 @@ fn segment(c: &mut Criterion) {
         }
         buffer.freeze()
     };
-    group.bench_function("fill/used memory", |b| {
+    group.bench_function("fill/from the pool", |b| {
         b.iter_batched(|| pool.take(), fill, BatchSize::PerIteration);
     });
-    group.bench_function("fill/fresh memory", |b| {
+    group.bench_function("fill/from the allocator", |b| {
         b.iter_batched(|| BufferPool::new(SEGMENT_BYTES, 0).take(), fill, BatchSize::PerIteration);
     });
     group.finish();
