@@ -12,8 +12,8 @@ use tidelog_metadata_state::{
 };
 use tidelog_record::crc32c;
 use tidelog_types::{
-    AgentInstance, ClusterId, LogEpoch, LogIndex, LogSeq, PartitionIndex, Place, SegmentId, TimestampMs, TopicId,
-    TopicName, TopicPartition,
+    AgentInstance, ClusterId, LogEpoch, LogIndex, LogSeq, PartitionIndex, Place, SegmentId, TimestampMs,
+    TopicId, TopicName, TopicPartition,
 };
 use uuid::Uuid;
 
@@ -48,9 +48,14 @@ static LEADING: LazyLock<State> = LazyLock::new(|| {
     let mut state = State::new();
     let next = Place::new(LogEpoch(1), LogSeq(2));
     let batch = BatchCommit { length: 10, records: 3, max_timestamp: TimestampMs(5), producer: None };
-    let partition = TopicPartition { topic: TopicId(1), partition: PartitionIndex::new(0).expect("in range") };
+    let partition =
+        TopicPartition { topic: TopicId(1), partition: PartitionIndex::new(0).expect("in range") };
     let commands = vec![
-        Command::CreateTopic { name: TopicName::new("t").expect("a name"), partitions: 2, config: Vec::new() },
+        Command::CreateTopic {
+            name: TopicName::new("t").expect("a name"),
+            partitions: 2,
+            config: Vec::new(),
+        },
         Command::InitProducer { existing: None },
         Command::CommitSegment(CommitSegment {
             named_at: LogIndex(0),
