@@ -237,7 +237,7 @@ impl Lanes {
 
     /// Takes note that a batch failed, and returns how long the service asks to wait.
     fn failed(&mut self, slot: Slot, number: BatchNumber, error: ApiError) -> Option<Duration> {
-        let Some(mut batch) = self.take_in_flight(slot, number) else { return None };
+        let mut batch = self.take_in_flight(slot, number)?;
         let wait = error.retry_after;
         if error.reason != ErrorReason::EarlierAppendFailed {
             self.last_error = Some(error.to_string().into());
