@@ -1,6 +1,7 @@
 //! `tidelog bench`: a load generator that costs little itself.
 //!
-//! Map: [`produce`] how much is taken · [`consume`] how much is handed out · [`latency`] what the client library's users see · [`window`] the
+//! Map: [`produce`] how much is taken · [`consume`] how much is handed out · [`latency`] what the client library's users see · [`stores`] what the stores
+//! themselves take · [`window`] the
 //! measured part of a run · [`payload`] prepared batches · [`wire`] tuned and untuned connections · [`histogram`], [`cpu`] instruments.
 
 mod consume;
@@ -9,6 +10,7 @@ mod histogram;
 mod latency;
 mod payload;
 mod produce;
+mod stores;
 mod window;
 mod wire;
 
@@ -30,6 +32,7 @@ enum BenchCommand {
     Produce(Box<produce::ProduceBench>),
     Consume(Box<consume::ConsumeBench>),
     Latency(Box<latency::LatencyBench>),
+    Stores(Box<stores::StoresBench>),
 }
 
 /// Runs `tidelog bench`.
@@ -40,6 +43,7 @@ pub async fn run(args: BenchArgs, endpoint: &str) -> Result<(), Failure> {
         BenchCommand::Produce(args) => produce::run(*args, &endpoint).await,
         BenchCommand::Consume(args) => consume::run(*args, &endpoint).await,
         BenchCommand::Latency(args) => latency::run(*args, &endpoint).await,
+        BenchCommand::Stores(args) => stores::run(*args).await,
     }
 }
 
