@@ -90,10 +90,9 @@ impl Producer {
     /// way. Records of one partition are written in the order in which they were handed over.
     pub async fn send(&self, mut record: ProducerRecord) -> Result<Delivery, ProduceError> {
         let limit = self.message_bytes_max(&record.topic).await?;
-        let size = record.encoded_bytes_max() + HEADER_BYTES;
-        // The exact size is known once it is encoded; nothing that is far off is kept until then.
-        let slack = 64 + 8 * record.headers.len();
-        if self.compression == Compression::None && size > limit + slack || size > self.buffer_bytes {
+        let size = HEADER_BYTES + record.encoded_bytes();
+        // Compressed, it may be smaller; that shows when its batch is complete.
+        if self.compression == Compression::None && size > limit || size > self.buffer_bytes {
             let limit = limit.min(self.buffer_bytes);
             return Err(ProduceError::TooLarge { topic: record.topic, size, limit });
         }

@@ -4,11 +4,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
+use parking_lot::Mutex;
 use tidelog_proto::status::ApiError;
 use tidelog_proto::v1::admin_service_server::{AdminService, AdminServiceServer};
 use tidelog_proto::v1::consumer_service_server::{ConsumerService, ConsumerServiceServer};
@@ -81,11 +82,11 @@ impl Fake {
     }
 
     pub fn fates(&self, fates: impl IntoIterator<Item = Fate>) {
-        self.state.lock().unwrap().fates.extend(fates);
+        self.state.lock().fates.extend(fates);
     }
 
     pub fn high_watermark(&self, partition: i32) -> i64 {
-        let state = self.state.lock().unwrap();
+        let state = self.state.lock();
         state.logs.get(&partition).and_then(|log| log.last()).map_or(0, |(base, batch)| {
             base + i64::from(BatchHeader::parse(batch).expect("validated").records)
         })
@@ -95,7 +96,7 @@ impl Fake {
     fn write(&self, partition: i32, batch: &Bytes) -> Result<i64, ErrorReason> {
         let header = validate(batch, &BatchLimits::NONE).map_err(|_| ErrorReason::CorruptBatch)?;
         let base = self.high_watermark(partition);
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.state.lock();
         if let Some(stamp) = header.producer {
             let (key, sequence) = ((stamp.id.get(), partition), stamp.base_sequence.get());
             state.stamps.push((stamp.id.get(), sequence, header.records));
@@ -161,7 +162,7 @@ impl ProducerService for Fake {
     ) -> Result<Response<Self::ProduceStreamStream>, Status> {
         use v1::produce_stream_request::Message as Question;
         use v1::produce_stream_response::Message as Answer;
-        self.state.lock().unwrap().streams += 1;
+        self.state.lock().streams += 1;
         let mut questions = request.into_inner();
         let (answers, stream) = mpsc::channel(64);
         let fake = self.clone();
@@ -170,7 +171,7 @@ impl ProducerService for Fake {
             let mut failed = std::collections::BTreeSet::new();
             while let Some(Ok(question)) = questions.next().await {
                 let Some(Question::Append(append)) = question.message else { continue };
-                let fate = fake.state.lock().unwrap().fates.pop_front().unwrap_or(Fate::Write);
+                let fate = fake.state.lock().fates.pop_front().unwrap_or(Fate::Write);
                 if matches!(fate, Fate::Silence) {
                     continue;
                 }
@@ -213,7 +214,7 @@ impl ProducerService for Fake {
         &self,
         _: Request<v1::InitProducerRequest>,
     ) -> Result<Response<v1::InitProducerResponse>, Status> {
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.state.lock();
         state.next_producer += 1;
         let producer = v1::ProducerIdentity { producer_id: state.next_producer, producer_epoch: 0 };
         Ok(Response::new(v1::InitProducerResponse { producer: Some(producer) }))
@@ -235,8 +236,8 @@ impl ConsumerService for Fake {
         let request = request.into_inner();
         let (messages, stream) = mpsc::channel(1);
         let fake = self.clone();
-        self.state.lock().unwrap().streams += 1;
-        let mut left = self.state.lock().unwrap().breaks.pop_front().unwrap_or(usize::MAX);
+        self.state.lock().streams += 1;
+        let mut left = self.state.lock().breaks.pop_front().unwrap_or(usize::MAX);
         tokio::spawn(async move {
             let mut changed = fake.changed.subscribe();
             let mut next: BTreeMap<i32, i64> = BTreeMap::new();
@@ -249,7 +250,7 @@ impl ConsumerService for Fake {
             loop {
                 changed.mark_unchanged();
                 for (partition, next) in &mut next {
-                    let log = fake.state.lock().unwrap().logs.get(partition).cloned().unwrap_or_default();
+                    let log = fake.state.lock().logs.get(partition).cloned().unwrap_or_default();
                     for (base, data) in log {
                         let end = base + i64::from(BatchHeader::parse(&data).expect("validated").records);
                         if end <= *next {
