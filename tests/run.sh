@@ -4,7 +4,7 @@
 # most of it compiling; later ones some ten minutes.
 #
 #   tests/run.sh                              everything
-#   TIDELOG_TEST_SERVICES=none tests/run.sh   without MinIO, DynamoDB Local, LocalStack and SeaweedFS: only a Rust toolchain is needed
+#   TIDELOG_TEST_SERVICES=none tests/run.sh   without MinIO, DynamoDB Local, LocalStack, SeaweedFS and grpcio: needs Rust, npm and Python
 set -euo pipefail
 cd "$(dirname "$0")/.."
 unset TIDELOG_ENDPOINT TIDELOG_STORAGE TIDELOG_METADATA
