@@ -226,7 +226,7 @@ fn bad_input_is_named() {
         said.err
     );
     // Within the line's limit, but as a batch beyond the topic's.
-    let said = service.run(&["produce", "t"], &[b'y'; 2040]);
+    let said = service.run(&["produce", "t", "-z", "none"], &[b'y'; 2040]);
     said.failed(1, "line 1: record has 2110 bytes");
     service.run(&["produce", "t", "/no/such/file"], b"").failed(3, "/no/such/file");
     service.run(&["produce", "t", "/"], b"").failed(1, "cannot read /");

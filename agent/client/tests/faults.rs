@@ -9,8 +9,8 @@ use fake::{Fake, Fate, PARTITIONS, TOPIC};
 use futures::StreamExt;
 use proptest::prelude::*;
 use tidelog_client::{
-    Client, ClientOptions, ConnectError, ConsumeError, ConsumerOptions, Offset, PartitionIndex, ProduceError,
-    Producer, ProducerOptions, ProducerRecord, RecordMetadata, StartAt, TopicName,
+    Client, ClientOptions, Compression, ConnectError, ConsumeError, ConsumerOptions, Offset, PartitionIndex,
+    ProduceError, Producer, ProducerOptions, ProducerRecord, RecordMetadata, StartAt, TopicName,
 };
 use tidelog_proto::v1::ErrorReason;
 use tidelog_record::{BatchLimits, DecodedBatch};
@@ -33,6 +33,7 @@ fn single() -> ProducerOptions {
     let mut options = ProducerOptions::default();
     options.batch_bytes = 1;
     options.linger = Duration::ZERO;
+    options.compression = Compression::None;
     options
 }
 
@@ -135,6 +136,46 @@ async fn an_expired_identity_does_not_hide_an_unknown_outcome() {
     assert!(matches!(outcome, Err(ProduceError::OutcomeUnknown { .. })), "{outcome:?}");
     assert_eq!(stored(&fake, 0).len(), 1, "not written again under another identity");
     assert!(send(&producer, 0, "next".into()).await.is_ok());
+}
+
+#[tokio::test]
+async fn what_may_be_written_keeps_its_stamp_when_the_identity_changes() {
+    let (fake, address) = Fake::start().await;
+    let producer = client(address).await.producer(single());
+    fake.fates([Fate::WriteAndSilence, Fate::WriteAndBreak, Fate::Refuse(ErrorReason::CorruptBatch)]);
+    let mut deliveries = Vec::new();
+    for number in 0..3 {
+        let mut record = ProducerRecord::new(topic(), format!("v{number}"));
+        record.partition = Some(partition(0));
+        deliveries.push(producer.send(record).await.expect("fits"));
+        // Both are in flight before the stream breaks.
+        tokio::time::sleep(Duration::from_millis(if number == 0 { 20 } else { 0 })).await;
+    }
+    let outcomes = futures::future::join_all(deliveries.into_iter().map(IntoFuture::into_future)).await;
+    assert!(matches!(outcomes[0], Err(ProduceError::OutcomeUnknown { .. })), "{outcomes:?}");
+    let offsets: Vec<_> =
+        outcomes[1..].iter().map(|outcome| outcome.clone().map(|at| at.offset.get())).collect();
+    assert_eq!(offsets, [Ok(1), Ok(2)]);
+    let values: Vec<String> = stored(&fake, 0).into_iter().map(|(_, value)| value).collect();
+    assert_eq!(values, ["v0", "v1", "v2"]);
+}
+
+#[tokio::test]
+async fn answers_in_another_order_do_not_change_that_of_the_records() {
+    let (fake, address) = Fake::start().await;
+    let producer = client(address).await.producer(single());
+    fake.fates([Fate::RefuseLate]);
+    let mut deliveries = Vec::new();
+    for number in 0..4 {
+        let mut record = ProducerRecord::new(topic(), format!("v{number}"));
+        record.partition = Some(partition(0));
+        deliveries.push(producer.send(record).await.expect("fits"));
+    }
+    for (number, delivery) in (0..).zip(deliveries) {
+        assert_eq!(delivery.wait().await.map(|at| at.offset.get()), Ok(number));
+    }
+    let values: Vec<String> = stored(&fake, 0).into_iter().map(|(_, value)| value).collect();
+    assert_eq!(values, ["v0", "v1", "v2", "v3"]);
 }
 
 #[tokio::test]
@@ -312,6 +353,7 @@ fn any_fate() -> impl Strategy<Value = Fate> {
         1 => Just(Fate::WriteAndHint),
         1 => Just(Fate::Refuse(ErrorReason::StorageUnavailable)),
         1 => Just(Fate::Refuse(ErrorReason::MetadataUnavailable)),
+        1 => Just(Fate::RefuseLate),
     ]
 }
 
@@ -356,6 +398,8 @@ proptest! {
                 *expected += 1;
             }
             assert!(consumer.reached_start_watermarks());
+            // It resumed where it stopped: nothing was sent twice.
+            assert_eq!(i64::try_from(fake.state.lock().sent), Ok(RECORDS));
         });
     }
 }

@@ -61,7 +61,7 @@ pub struct ProduceArgs {
     #[arg(long, value_enum, default_value_t, hide_possible_values = true, value_name = "raw|json")]
     input: InputFormat,
     /// Codec of the batches: none, gzip, snappy, lz4 or zstd
-    #[arg(long, short = 'z', default_value_t, value_name = "CODEC")]
+    #[arg(long, short = 'z', default_value_t = Compression::Lz4, value_name = "CODEC")]
     compression: Compression,
 }
 

@@ -37,6 +37,10 @@ pub enum Fate {
     WriteAndHint,
     /// Neither written nor answered.
     Silence,
+    /// Written and not answered.
+    WriteAndSilence,
+    /// Not written, and said so only behind the next answer: answers may come in any order.
+    RefuseLate,
 }
 
 #[derive(Debug, Default)]
@@ -49,6 +53,8 @@ pub struct State {
     /// Streams of Subscribe break after so many messages, in turn.
     pub breaks: VecDeque<usize>,
     pub streams: usize,
+    /// Batches sent to consumers.
+    pub sent: usize,
     pub next_producer: i64,
     /// Base sequence and record count to base offset, of each producer and partition.
     seen: BTreeMap<(i64, i32), BTreeMap<i32, i64>>,
@@ -123,6 +129,7 @@ impl Fake {
         };
         let written = match fate {
             Fate::Refuse(reason) => Err(*reason),
+            Fate::RefuseLate => Err(ErrorReason::StorageUnavailable),
             Fate::WriteAndClaimUnknown => {
                 let _ = self.write(part.partition, batch);
                 Err(ErrorReason::OutcomeUnknown)
@@ -169,6 +176,7 @@ impl ProducerService for Fake {
         tokio::spawn(async move {
             // Partitions that have failed on this stream.
             let mut failed = std::collections::BTreeSet::new();
+            let mut late = Vec::new();
             while let Some(Ok(question)) = questions.next().await {
                 let Some(Question::Append(append)) = question.message else { continue };
                 let fate = fake.state.lock().fates.pop_front().unwrap_or(Fate::Write);
@@ -192,19 +200,32 @@ impl ProducerService for Fake {
                         result
                     })
                     .collect();
+                if matches!(fate, Fate::WriteAndSilence) {
+                    continue;
+                }
                 if matches!(fate, Fate::WriteAndBreak) {
                     let _ = answers.send(Err(Status::unavailable("broken"))).await;
                     return;
                 }
                 let result = v1::ProduceStreamResult { client_sequence: append.client_sequence, results };
                 let answer = v1::ProduceStreamResponse { message: Some(Answer::Result(result)) };
-                if answers.send(Ok(answer)).await.is_err() {
-                    return;
+                if matches!(fate, Fate::RefuseLate) {
+                    late.push(answer);
+                    continue;
+                }
+                for answer in std::iter::once(answer).chain(late.drain(..)) {
+                    if answers.send(Ok(answer)).await.is_err() {
+                        return;
+                    }
                 }
                 if matches!(fate, Fate::WriteAndHint) {
                     let hint = Answer::Reconnect(v1::ReconnectHint { closes_in_ms: 1000 });
                     let _ = answers.send(Ok(v1::ProduceStreamResponse { message: Some(hint) })).await;
                 }
+            }
+            // The client has closed its side: what is owed is answered.
+            for answer in late {
+                let _ = answers.send(Ok(answer)).await;
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
@@ -261,6 +282,7 @@ impl ConsumerService for Fake {
                             return;
                         }
                         left -= 1;
+                        fake.state.lock().sent += 1;
                         *next = end;
                         let fetched = v1::FetchedPartition {
                             topic: TOPIC.into(),
