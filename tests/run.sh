@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up all that the tests need, and runs them. Needs a Rust toolchain, a C compiler, Go, Java 17 or later, Maven, Python 3.12 or later
+# Sets up all that the tests need, and runs them. Needs a Rust toolchain, a C compiler, Go, Java 17 or later, Maven, Python 3.13 or later
 # and npm; as root on a Debian system it installs what is missing. The first run takes about half an hour on two cores,
 # most of it compiling; later ones some ten minutes.
 #
