@@ -92,18 +92,18 @@ impl SegmentCache {
         Self { written, loaded }
     }
 
-    /// Keeps the batches of a segment that was just uploaded. `buffers` is the memory that they keep alive.
-    pub async fn write_through(&self, segment: SegmentId, batches: &[PlacedBatch], buffers: usize) {
+    /// Keeps the batches of a segment that was just uploaded. `buffers` is the memory that they keep alive. Batches that
+    /// are copied give their buffers back at once: the commit that they still wait for may take long.
+    pub async fn write_through(&self, segment: SegmentId, batches: &mut [PlacedBatch], buffers: usize) {
         let bytes: usize = batches.iter().map(|placed| placed.bytes.len()).sum();
         let cached = if bytes >= buffers / FILLED_AT_LEAST {
-            let shared = batches.iter().map(|placed| placed.cached(placed.bytes.clone()));
-            CachedBatches::new(shared.collect(), buffers)
+            CachedBatches::new(batches.iter().map(PlacedBatch::cached).collect(), buffers)
         } else {
             let mut copy = BytesMut::with_capacity(bytes);
             batches.iter().for_each(|placed| copy.extend_from_slice(&placed.bytes));
             let mut copy = copy.freeze();
-            let copied = batches.iter().map(|placed| placed.cached(copy.split_to(placed.bytes.len())));
-            CachedBatches::new(copied.collect(), bytes)
+            batches.iter_mut().for_each(|placed| placed.bytes = copy.split_to(placed.bytes.len()));
+            CachedBatches::new(batches.iter().map(PlacedBatch::cached).collect(), bytes)
         };
         self.written.insert(segment, cached).await;
     }

@@ -7,7 +7,7 @@ use tidelog_metadata_state::{BatchCommit, BatchOutcome, CommitSegment, SliceComm
 use tidelog_types::{LogIndex, ProducerStamp, SegmentId, TimestampMs, TopicName, TopicPartition};
 
 use super::error::ProduceError;
-use super::request::{Answers, ProduceAck, ProduceResult, ProduceSession};
+use super::request::{Answers, ProduceAck, ProduceResult, ProduceSession, Turn};
 use crate::cache::CachedBatch;
 
 /// What an entry of the metadata log needs per slice and per batch of a commit in bytes: the numbers of a `SliceCommit` as
@@ -39,7 +39,8 @@ pub(crate) struct PendingBatch {
     pub records: u32,
     pub max_timestamp: TimestampMs,
     pub stamp: Option<ProducerStamp>,
-    pub session: Option<ProduceSession>,
+    /// Its session, and where it stands in it.
+    pub session: Option<(ProduceSession, Turn)>,
     pub answers: Arc<Answers>,
     /// Position of the batch in its request.
     pub position: usize,
@@ -49,16 +50,18 @@ impl PendingBatch {
     /// Answers the batch. A failure fails its session.
     pub fn decide(&self, result: ProduceResult) {
         if result.is_err()
-            && let Some(session) = &self.session
+            && let Some((session, turn)) = &self.session
         {
-            session.fail(&self.topic, self.partition.partition);
+            session.fail_at(&self.topic, self.partition.partition, *turn);
         }
         self.answers.decide(self.position, result);
     }
 
     /// Whether an earlier batch of its session failed.
     pub fn follows_a_failure(&self) -> bool {
-        self.session.as_ref().is_some_and(|session| session.has_failed(&self.topic, self.partition.partition))
+        self.session.as_ref().is_some_and(|(session, turn)| {
+            session.failed_before(&self.topic, self.partition.partition, *turn)
+        })
     }
 
     /// What a batch's outcome in the log means for whoever sent it.
@@ -86,8 +89,9 @@ pub(crate) struct PlacedBatch {
 }
 
 impl PlacedBatch {
-    /// The batch as it is cached, over `bytes` that equal its own.
-    pub fn cached(&self, bytes: Bytes) -> CachedBatch {
+    /// The batch as it is cached.
+    pub fn cached(&self) -> CachedBatch {
+        let bytes = self.bytes.clone();
         CachedBatch { position: self.object_position, records: self.pending.records, bytes }
     }
 

@@ -179,7 +179,7 @@ impl Flusher {
         }
         // Before the commit: a reader is woken the moment the commit is applied, and shall find the bytes here. Nobody
         // can ask for them earlier, because nothing refers to this segment (INV-6).
-        self.cache.write_through(segment, &batches, buffer_bytes).await;
+        self.cache.write_through(segment, &mut batches, buffer_bytes).await;
         order.add(&batches);
         let command = Command::CommitSegment(commit_of(named_at, segment, size_bytes, &batches));
         let metadata = self.metadata.clone();
@@ -299,7 +299,7 @@ impl Order {
     /// The sessions of batches that only this agent keeps in order; a stamped batch is kept in order by the log.
     fn sessions(batches: &[PlacedBatch]) -> impl Iterator<Item = SessionId> {
         let unstamped = batches.iter().filter(|placed| placed.pending.stamp.is_none());
-        unstamped.filter_map(|placed| placed.pending.session.as_ref()).map(|session| session.id())
+        unstamped.filter_map(|placed| placed.pending.session.as_ref()).map(|(session, _)| session.id())
     }
 
     fn must_wait(&self, batches: &[PlacedBatch]) -> bool {
@@ -425,6 +425,21 @@ mod tests {
         // Nobody runs the flusher: what it would have written is definitely not written.
         flusher.collector.close();
         assert_eq!(again.await[0], Err(ProduceError::Draining));
+    }
+
+    #[tokio::test]
+    async fn a_small_flush_gives_its_buffer_back_before_its_commit() {
+        let flusher = flusher();
+        let pool = tidelog_segment::BufferPool::new(1024, 1);
+        let mut buffer = pool.take();
+        assert!(buffer.try_extend(b"batch"));
+        let (batch, _ticket) = placed(None);
+        let mut batches = [PlacedBatch { bytes: buffer.freeze(), ..batch }];
+        assert_eq!(pool.idle(), 0);
+        let segment = SegmentId(flusher.uploader.entropy.uuid());
+        flusher.cache.write_through(segment, &mut batches, 1024).await;
+        assert_eq!(pool.idle(), 1);
+        assert_eq!(batches[0].bytes, b"batch"[..]);
     }
 
     #[tokio::test]

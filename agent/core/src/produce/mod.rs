@@ -103,6 +103,7 @@ impl Producer {
         let (answers, ticket) = Answers::new(early, reservation, bookkeeping);
         let mut gathered = Vec::with_capacity(batches.len());
         for (position, (prepared, batch)) in prepared.into_iter().zip(batches).enumerate() {
+            let session = session.as_ref().map(|session| (session.clone(), session.next_turn()));
             match prepared {
                 Ok(Prepared { at, checked, bytes }) => {
                     let pending = PendingBatch {
@@ -112,15 +113,15 @@ impl Producer {
                         records: checked.records,
                         max_timestamp: checked.max_timestamp,
                         stamp: checked.stamp,
-                        session: session.clone(),
+                        session,
                         answers: Arc::clone(&answers),
                         position,
                     };
                     gathered.push(Gathered { pending, bytes });
                 }
                 Err(_) => {
-                    if let Some(session) = &session {
-                        session.fail(&batch.topic, batch.partition);
+                    if let Some((session, turn)) = session {
+                        session.fail_at(&batch.topic, batch.partition, turn);
                     }
                 }
             }

@@ -1,6 +1,6 @@
 //! What a front end hands over, and what it gets back.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -78,10 +78,26 @@ pub struct ProduceSession {
 #[derive(Debug)]
 struct SessionState {
     id: SessionId,
+    next_turn: AtomicU64,
     /// Spares the lock as long as nothing has failed.
     any_failed: AtomicBool,
-    failed: Mutex<HashSet<(TopicName, PartitionIndex)>>,
+    failures: Mutex<Failures>,
 }
+
+/// Where an append stands in its session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Turn(u64);
+
+/// The first failure of each partition. What came before it is none of its business: it may still be on its way.
+#[derive(Debug, Default)]
+struct Failures {
+    first: HashMap<(TopicName, PartitionIndex), Turn>,
+    /// From here on everything fails, because failures of too many partitions would have to be remembered.
+    of_all: Option<Turn>,
+}
+
+/// Partitions whose failure a session remembers; their names are the client's to choose.
+const FAILED_PARTITIONS_MAX: usize = 10_000;
 
 /// Tells the sessions of one process apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -99,20 +115,44 @@ impl ProduceSession {
     /// A session in which nothing has failed.
     pub fn new() -> Self {
         let id = SessionId(NEXT_SESSION.fetch_add(1, Ordering::Relaxed));
-        let failed = Mutex::new(HashSet::new());
-        Self { inner: Arc::new(SessionState { id, any_failed: AtomicBool::new(false), failed }) }
+        let (next_turn, any_failed, failures) = (AtomicU64::new(0), AtomicBool::new(false), Mutex::default());
+        Self { inner: Arc::new(SessionState { id, next_turn, any_failed, failures }) }
     }
 
-    /// Notes that an append to a partition failed, also one that the front end refused itself.
+    /// Notes that an append to a partition failed that the front end refused itself: all that come after this call fail,
+    /// too.
     pub fn fail(&self, topic: &TopicName, partition: PartitionIndex) {
-        self.inner.failed.lock().insert((topic.clone(), partition));
+        self.fail_at(topic, partition, self.next_turn());
+    }
+
+    /// The turn of the next append.
+    pub(crate) fn next_turn(&self) -> Turn {
+        Turn(self.inner.next_turn.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Notes that the append of a turn failed.
+    pub(crate) fn fail_at(&self, topic: &TopicName, partition: PartitionIndex, turn: Turn) {
+        let mut failures = self.inner.failures.lock();
+        let Failures { first, of_all } = &mut *failures;
+        let key = (topic.clone(), partition);
+        if first.len() < FAILED_PARTITIONS_MAX || first.contains_key(&key) {
+            let first = first.entry(key).or_insert(turn);
+            *first = turn.min(*first);
+        } else {
+            *of_all = Some(of_all.map_or(turn, |first| first.min(turn)));
+        }
+        drop(failures);
         self.inner.any_failed.store(true, Ordering::Release);
     }
 
-    /// Whether an append to a partition has failed.
-    pub fn has_failed(&self, topic: &TopicName, partition: PartitionIndex) -> bool {
-        self.inner.any_failed.load(Ordering::Acquire)
-            && self.inner.failed.lock().contains(&(topic.clone(), partition))
+    /// Whether an append to a partition has failed that came before a turn.
+    pub(crate) fn failed_before(&self, topic: &TopicName, partition: PartitionIndex, turn: Turn) -> bool {
+        if !self.inner.any_failed.load(Ordering::Acquire) {
+            return false;
+        }
+        let failures = self.inner.failures.lock();
+        let first = failures.first.get(&(topic.clone(), partition));
+        first.into_iter().chain(&failures.of_all).any(|first| *first < turn)
     }
 
     pub(crate) fn id(&self) -> SessionId {
@@ -235,13 +275,36 @@ mod tests {
     }
 
     #[test]
-    fn a_session_fails_per_partition() {
+    fn a_session_fails_per_partition_from_a_turn_on() {
         let session = ProduceSession::new();
         let topic = TopicName::new("t").expect("a name");
         let partition = |n| PartitionIndex::new(n).expect("in range");
-        assert!(!session.has_failed(&topic, partition(0)));
-        session.clone().fail(&topic, partition(0));
-        assert!(session.has_failed(&topic, partition(0)));
-        assert!(!session.has_failed(&topic, partition(1)));
+        let turns = [session.next_turn(), session.next_turn(), session.next_turn()];
+        let failed = |n| turns.map(|turn| session.failed_before(&topic, partition(n), turn));
+        assert_eq!(failed(0), [false; 3]);
+        session.clone().fail_at(&topic, partition(0), turns[1]);
+        assert_eq!(failed(0), [false, false, true]);
+        assert_eq!(failed(1), [false; 3]);
+        session.fail_at(&topic, partition(0), turns[2]);
+        session.fail_at(&topic, partition(0), turns[0]);
+        assert_eq!(failed(0), [false, true, true]);
+        session.fail(&topic, partition(1));
+        assert_eq!(failed(1), [false; 3]);
+        assert!(session.failed_before(&topic, partition(1), session.next_turn()));
+    }
+
+    #[test]
+    fn a_session_does_not_remember_failures_without_bound() {
+        let session = ProduceSession::new();
+        let partition = PartitionIndex::new(0).expect("in range");
+        let topic = |n: usize| TopicName::new(&format!("t{n}")).expect("a name");
+        let early = session.next_turn();
+        for n in 0..2 * FAILED_PARTITIONS_MAX {
+            session.fail(&topic(n), partition);
+        }
+        assert_eq!(session.inner.failures.lock().first.len(), FAILED_PARTITIONS_MAX);
+        let unheard_of = topic(usize::MAX);
+        assert!(session.failed_before(&unheard_of, partition, session.next_turn()));
+        assert!(!session.failed_before(&unheard_of, partition, early));
     }
 }

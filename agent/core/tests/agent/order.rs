@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tidelog_agent::{ProduceError, ProduceRequest, ProduceSession, Settings, TopicRef};
+use bytes::Bytes;
+use tidelog_agent::{
+    Payload, ProduceBatch, ProduceError, ProduceRequest, ProduceSession, Reservation, Settings, TopicRef,
+};
 use tidelog_types::{ProducerEpoch, ProducerId, ProducerStamp, Sequence};
 
 use crate::faults::{AwayLog, PutFault};
@@ -39,6 +42,38 @@ async fn an_unknown_commit_fails_its_session_and_may_yet_take_effect_once() {
     let values = running.values(0).await;
     assert_eq!(values, [(0, "first".to_owned()), (1, "again".to_owned())]);
     running.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_leaves_alone_what_came_before_it_in_its_session() {
+    let stores = Stores::new().await;
+    let running = stores.start_with_topic(fast(), 1).await;
+    let session = ProduceSession::new();
+    let first = running.send_in(&session, vec![batch(0, &["first"])]).await;
+    let damaged = Payload::Encoded(Bytes::from_static(b"no batch"));
+    let second = running.send_in(&session, vec![ProduceBatch { payload: damaged, ..batch(0, &["-"]) }]).await;
+    let third = running.send_in(&session, vec![batch(0, &["third"])]).await;
+    assert_eq!(base(&first.await[0]), 0, "it waited for its upload when the second one failed");
+    assert!(matches!(second.await[0], Err(ProduceError::Corrupt(_))));
+    assert_eq!(third.await[0], Err(ProduceError::EarlierAppendFailed), "INV-7");
+    assert_eq!(running.values(0).await, [(0, "first".to_owned())]);
+    running.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_writes_what_came_before_it_on_sessions_that_go_on() {
+    let stores = Stores::new().await;
+    let running = stores.start_with_topic(fast(), 1).await;
+    let (agent, session) = (running.agent.clone(), ProduceSession::new());
+    stores.segments.on_puts([PutFault::Slow(Duration::from_secs(1))]);
+    let before = running.send_in(&session, vec![batch(0, &["before"])]).await;
+    let stopping = tokio::spawn(running.stop());
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let (batches, reservation) = (vec![batch(0, &["after"])], Reservation::none());
+    let after = agent.produce(ProduceRequest { session: Some(session), batches, reservation }).await;
+    assert_eq!(after.await[0], Err(ProduceError::Draining));
+    assert_eq!(base(&before.await[0]), 0);
+    stopping.await.expect("no panic").expect("a clean stop");
 }
 
 #[tokio::test(start_paused = true)]
