@@ -24,7 +24,7 @@ use tonic::{Request, Response, Status};
 use crate::error;
 use crate::timed::timed;
 
-/// What the records of one response may decompress to, beyond what they have as batches; a batch alone may always.
+/// What the records of one response may decompress to, before its last batch.
 const DECOMPRESSED_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// What was stored is not refused for its size.
@@ -71,15 +71,20 @@ impl ConsumerService for Consuming {
             };
             let mut results = self.agent.fetch(fetch).await.into_iter().zip(wanted);
             let mut invalid = invalid.into_iter().peekable();
-            let mut budget = DECOMPRESSED_BYTES_MAX;
+            let mut decompressed_left = DECOMPRESSED_BYTES_MAX;
             let answer = |(position, entry): (usize, v1::FetchPartition)| {
                 if let Some((_, wrong)) = invalid.next_if(|(wrong, _)| *wrong == position) {
                     return failed(entry.topic, entry.partition, entry.offset, wrong.into());
                 }
                 match results.next() {
-                    Some((result, from)) => {
-                        fetched(entry.topic, entry.partition, from, result, bounds.format, &mut budget)
-                    }
+                    Some((result, from)) => fetched(
+                        entry.topic,
+                        entry.partition,
+                        from,
+                        result,
+                        bounds.format,
+                        &mut decompressed_left,
+                    ),
                     None => failed(entry.topic, entry.partition, entry.offset, error::draining()),
                 }
             };
@@ -192,8 +197,8 @@ fn fetched(
     }
 }
 
-/// Batches as an encoded `FetchedRecordSet`, and the offset behind the last record. Stops where the budget is used up, but
-/// not before the first batch.
+/// Batches as an encoded `FetchedRecordSet`, and the offset behind the last record. Stops where the budget is used up, and
+/// before a malformed batch, which is an error only where it comes first.
 fn plain(
     batches: Vec<FetchedBatch>,
     from: Offset,
@@ -203,11 +208,16 @@ fn plain(
     let mut records = Vec::with_capacity(bytes + bytes / 8);
     let mut next = None;
     for batch in batches {
-        if next.is_some() && *decompressed_left == 0 {
+        if *decompressed_left == 0 {
             break;
         }
         let before = records.len();
-        records_to_protobuf(&batch.bytes, batch.base_offset, from, RECORDS_FIELD, &LIMITS, &mut records)?;
+        match records_to_protobuf(&batch.bytes, batch.base_offset, from, RECORDS_FIELD, &LIMITS, &mut records)
+        {
+            Ok(_) => {}
+            Err(_) if next.is_some() => break,
+            Err(malformed) => return Err(malformed),
+        }
         *decompressed_left = decompressed_left.saturating_sub(records.len() - before);
         next = batch.base_offset.checked_add(batch.records);
     }
@@ -251,15 +261,21 @@ impl Reading {
         if deliveries.is_empty() {
             return Some(self.heartbeat());
         }
-        let mut budget = usize::MAX;
-        let partitions = deliveries
-            .into_iter()
-            .map(|Delivery { topic, partition, result }| {
-                let at = before.iter().find(|at| at.partition == partition && at.topic == topic);
-                let from = at.map_or(Offset::ZERO, |at| at.next_offset);
-                fetched(topic.to_string(), partition.get(), from, result, self.format, &mut budget)
-            })
-            .collect();
+        let mut decompressed_left = DECOMPRESSED_BYTES_MAX;
+        let mut partitions = Vec::with_capacity(deliveries.len());
+        for Delivery { topic, partition, result } in deliveries {
+            let at = before.iter().find(|at| at.partition == partition && at.topic == topic);
+            let from = at.map_or(Offset::ZERO, |at| at.next_offset);
+            let read_to = result.as_ref().ok().map(|read| read.next_offset.get());
+            let (topic_name, format) = (topic.to_string(), self.format);
+            let answer = fetched(topic_name, partition.get(), from, result, format, &mut decompressed_left);
+            if read_to.is_some_and(|read_to| read_to != answer.next_offset) {
+                // Less became plain records than was read, or nothing because they are malformed.
+                let next = Offset::new(answer.next_offset).ok().filter(|_| answer.error.is_none());
+                self.subscription.read_on(&topic, partition, next);
+            }
+            partitions.push(answer);
+        }
         let message = Message::Records(SubscribeRecords { partitions });
         Some((Ok(SubscribeResponse { message: Some(message) }), self))
     }
@@ -287,5 +303,68 @@ impl Reading {
             .collect();
         let message = subscribe_response::Message::Heartbeat(SubscribeHeartbeat { partitions });
         (Ok(SubscribeResponse { message: Some(message) }), self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidelog_record::{BatchBuilder, Compression, RecordRef};
+    use tidelog_types::{TimestampMs, TopicId};
+
+    use super::*;
+
+    const MIB: usize = 1024 * 1024;
+
+    fn offset(value: i64) -> Offset {
+        Offset::new(value).expect("not negative")
+    }
+
+    /// One record whose value is `bytes` zeros.
+    fn zeros(base_offset: i64, bytes: usize) -> FetchedBatch {
+        let value = vec![0; bytes];
+        let mut builder = BatchBuilder::new(Compression::Zstd);
+        let record = RecordRef { timestamp: TimestampMs(0), key: None, value: Some(&value), headers: &[] };
+        builder.append(record).expect("fits");
+        let bytes = builder.build().expect("a record");
+        FetchedBatch { base_offset: offset(base_offset), records: 1, bytes }
+    }
+
+    fn read(batches: Vec<FetchedBatch>) -> Result<tidelog_agent::FetchedPartition, FetchError> {
+        let end = offset(i64::try_from(batches.len()).expect("few"));
+        Ok(tidelog_agent::FetchedPartition {
+            topic: TopicId(1),
+            log_start: Offset::ZERO,
+            high_watermark: end,
+            next_offset: end,
+            batches,
+        })
+    }
+
+    #[test]
+    fn small_batches_that_decompress_to_much_do_not_all_come_at_once() {
+        let partition = || read((0..8).map(|n| zeros(n, 10 * MIB)).collect());
+        let mut left = DECOMPRESSED_BYTES_MAX;
+        let mut plain =
+            |n| fetched("t".into(), n, Offset::ZERO, partition(), RecordFormat::Records, &mut left);
+        let (first, second) = (plain(0), plain(1));
+        assert_eq!((first.next_offset, first.error), (4, None));
+        assert!(first.records.len() < 41 * MIB);
+        assert_eq!((second.next_offset, second.error), (0, None), "the next answer's");
+        assert!(second.records.is_empty());
+    }
+
+    #[test]
+    fn what_lies_before_a_malformed_batch_is_delivered() {
+        let malformed = FetchedBatch { bytes: Bytes::from_static(b"malformed"), ..zeros(1, 1) };
+        let plain = |from, batches| {
+            let mut left = DECOMPRESSED_BYTES_MAX;
+            fetched("t".into(), 0, offset(from), read(batches), RecordFormat::Records, &mut left)
+        };
+        let before = plain(0, vec![zeros(0, 1), malformed.clone(), zeros(2, 1)]);
+        assert_eq!((before.next_offset, before.error), (1, None));
+        assert!(!before.records.is_empty());
+        let at = plain(1, vec![malformed, zeros(2, 1)]);
+        assert_eq!(at.next_offset, 1);
+        assert!(at.error.is_some() && at.records.is_empty());
     }
 }

@@ -160,6 +160,18 @@ impl Subscription {
         deliveries
     }
 
+    /// Reads a partition from `offset` on, because not all that was delivered could be passed on; or not any more, if there
+    /// is none.
+    pub fn read_on(&mut self, topic: &TopicName, partition: PartitionIndex, offset: Option<Offset>) {
+        self.partitions.retain_mut(|wanted| {
+            if wanted.partition != partition || wanted.topic != *topic {
+                return true;
+            }
+            wanted.offset = offset.unwrap_or(wanted.offset);
+            offset.is_some()
+        });
+    }
+
     /// Where the partitions stand that have not failed.
     pub fn progress(&self) -> Vec<Progress> {
         let standing = |wanted: &FetchPartition| {

@@ -365,3 +365,26 @@ async fn a_cache_of_nothing_serves_all_the_same() {
     assert_eq!(running.values(0).await.len(), 11);
     running.stop().await.expect("a clean stop");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_subscription_reads_again_what_could_not_be_passed_on() {
+    let stores = Stores::new().await;
+    let running = written(&stores, 3, 2, fast()).await;
+    let partitions = (0..2).map(|index| SubscribePartition {
+        topic: name("t"),
+        topic_id: None,
+        partition: partition(index),
+        start: StartAt::Offset(offset(0)),
+    });
+    let mut subscription = running.agent.subscribe(partitions.collect(), usize::MAX).await;
+    assert_eq!(subscription.next(Duration::ZERO).await.len(), 2);
+    subscription.read_on(&name("t"), partition(0), Some(offset(2)));
+    let again = subscription.next(Duration::ZERO).await;
+    let offsets: Vec<i64> =
+        values_of(again[0].result.as_ref().expect("readable")).iter().map(|v| v.0).collect();
+    assert_eq!((again.len(), again[0].partition, offsets), (1, partition(0), vec![2, 3, 4, 5]));
+    subscription.read_on(&name("t"), partition(0), None);
+    subscription.read_on(&name("t"), partition(1), None);
+    assert!(subscription.is_finished());
+    running.stop().await.expect("a clean stop");
+}
