@@ -18,7 +18,9 @@ use crate::time::LeaderClock;
 pub(crate) enum Election {
     /// This node appended the Begin: it leads.
     Won,
-    /// Another node leads, or the stores did not answer; why.
+    /// The epoch's leader goes on appending.
+    LeaderLives,
+    /// Another node was faster, or the stores did not answer; why.
     Lost(String),
     /// The node was asked to stop.
     Stopped,
@@ -52,14 +54,18 @@ impl Node {
             tokio::time::sleep(self.config.witness_interval).await;
             end = self.catch_up().await?;
             if self.next_place() != seen {
-                return Ok(Election::Lost("another agent leads".into()));
+                return Ok(if self.next_place().epoch == seen.epoch {
+                    Election::LeaderLives
+                } else {
+                    Election::Lost("another agent took over first".into())
+                });
             }
         }
         if let Some(refused) = self.check_clock().await? {
             return Ok(Election::Lost(refused));
         }
         if end == LogEnd::Open && !self.seal().await? {
-            return Ok(Election::Lost("another agent leads".into()));
+            return Ok(Election::LeaderLives);
         }
         if self.errs(Mistake::LeadWithoutBegin) {
             return Ok(Election::Won);

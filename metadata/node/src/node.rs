@@ -168,9 +168,9 @@ impl Node {
     /// Follows the log until there is work that nobody does.
     async fn follow(&mut self, cancel: &CancellationToken) -> Result<Turn, ReplicaError> {
         let mut election_not_before = Instant::now();
-        let mut wants_to_lead = self.config.exclusive;
         loop {
-            if wants_to_lead || !self.proposals.is_queue_empty() {
+            // A node that has the stores for itself leads without being asked: nobody may ask it before it does.
+            if self.config.exclusive || !self.proposals.is_queue_empty() {
                 if cancel.is_cancelled() {
                     return Ok(Turn::Stop);
                 }
@@ -180,6 +180,13 @@ impl Node {
                     match self.elect(cancel).await? {
                         Election::Won => return Ok(Turn::Lead),
                         Election::Stopped => return Ok(Turn::Stop),
+                        Election::LeaderLives => {
+                            self.proposals.refuse_queued("another agent leads");
+                            // That is no lost race. Were it one, the pauses of a node that is asked now and then would have
+                            // become long by the time when the leader is gone.
+                            self.lost_races = Backoff::new(self.config.witness_interval);
+                            election_not_before = Instant::now() + self.config.witness_interval;
+                        }
                         Election::Lost(why) => {
                             tracing::info!(event = "election_lost", why);
                             self.proposals.refuse_queued(&why);
@@ -187,7 +194,6 @@ impl Node {
                         }
                     }
                 }
-                wants_to_lead = false;
             }
             tokio::select! {
                 biased;

@@ -1,20 +1,25 @@
 //! A node, and two nodes, on memory stores under virtual time.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use object_store::memory::InMemory;
 use tidelog_metadata_log::MetadataLog;
 use tidelog_metadata_log::env::{Clock, Entropy, SystemClock};
 use tidelog_metadata_log::memory::MemoryLog;
 use tidelog_metadata_node::{
-    Metadata, Node, NodeConfig, NodeError, ObjectSnapshots, ProposeError, Role, genesis,
+    Metadata, Node, NodeConfig, NodeError, ObjectSnapshots, ProposeError, Role, SnapshotStore,
+    SnapshotStoreError, genesis,
 };
 use tidelog_metadata_state::{Command, Outcome, Refusal};
-use tidelog_types::{AgentInstance, ClusterId, LogEpoch, LogSeq, ShardId, TopicName};
+use tidelog_types::{AgentInstance, ClusterId, LogEpoch, LogSeq, ShardId, TimestampMs, TopicName};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 struct Stores {
     objects: Arc<InMemory>,
@@ -180,6 +185,79 @@ async fn a_node_started_by_mistake_is_refused_while_the_first_works_and_harms_no
     first.confirm().await;
     second.confirm().await;
     assert_eq!(first.metadata.read(Clone::clone), second.metadata.read(Clone::clone));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_that_was_refused_often_takes_over_as_fast_as_any() {
+    let stores = Stores::new().await;
+    let (first, second) = (stores.start(|_| ()), stores.start(|_| ()));
+    first.create("first").await.expect("nobody leads yet");
+    let busy = async {
+        for n in 0..6_000 {
+            first.create(&format!("first{n}")).await.expect("the leader works");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let refused = async {
+        for _ in 0..100 {
+            assert!(matches!(second.create("second").await, Err(ProposeError::Unavailable(_))));
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = busy => panic!("it was to be busy for longer"),
+        () = refused => {}
+    }
+    first.task.abort();
+    let gone = Instant::now();
+    while second.create("second").await.is_err() {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(gone.elapsed() < Duration::from_secs(2), "{:?}", gone.elapsed());
+    second.stop().await;
+}
+
+/// A snapshot store that does not answer a few times.
+#[derive(Debug)]
+struct AwaySnapshots(ObjectSnapshots, AtomicU32);
+
+#[async_trait]
+impl SnapshotStore for AwaySnapshots {
+    async fn write(&self, name: &str, bytes: Bytes) -> Result<(), SnapshotStoreError> {
+        self.0.write(name, bytes).await
+    }
+
+    async fn read(&self, name: &str) -> Result<Bytes, SnapshotStoreError> {
+        self.0.read(name).await
+    }
+
+    async fn delete(&self, name: &str) -> Result<(), SnapshotStoreError> {
+        self.0.delete(name).await
+    }
+
+    async fn store_time(&self, probe: Uuid) -> Result<TimestampMs, SnapshotStoreError> {
+        if self.1.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+            return Err(SnapshotStoreError::Store("away".into()));
+        }
+        self.0.store_time(probe).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_alone_leads_in_the_end_without_being_asked() {
+    let Stores { objects, log, entropy, cluster } = Stores::new().await;
+    let mut config = NodeConfig::new(cluster, AgentInstance(entropy.uuid()));
+    config.exclusive = true;
+    let snapshots = Arc::new(AwaySnapshots(ObjectSnapshots::new(objects, ShardId::ZERO), AtomicU32::new(3)));
+    let (metadata, node) = Node::new(config, Arc::new(log), snapshots, Arc::new(SystemClock), entropy);
+    let cancel = CancellationToken::new();
+    let task = tokio::spawn(node.run(cancel.clone()));
+    let mut role = metadata.role();
+    let leads = tokio::time::timeout(Duration::from_secs(30), role.wait_for(|role| *role == Role::Leader));
+    assert!(leads.await.is_ok(), "an agent waits for this before it takes requests");
+    cancel.cancel();
+    task.await.expect("no panic").expect("a clean stop");
 }
 
 #[tokio::test(start_paused = true)]
