@@ -70,6 +70,14 @@ pub enum FetchError {
 }
 
 impl FetchError {
+    /// Whether this says that something does not exist which may exist since.
+    pub(crate) fn may_be_outdated(&self) -> bool {
+        matches!(
+            self,
+            Self::UnknownTopic { .. } | Self::TopicIdMismatch { .. } | Self::UnknownPartition { .. }
+        )
+    }
+
     /// When asking again makes sense, if it does.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

@@ -109,6 +109,17 @@ enum Planned {
     Beyond,
 }
 
+impl Planned {
+    /// Whether the metadata has to be confirmed before this is told: others may have changed it a moment ago.
+    fn may_be_outdated(&self) -> bool {
+        match self {
+            Self::Plan(_) => false,
+            Self::Failed(error) => error.may_be_outdated(),
+            Self::Beyond => true,
+        }
+    }
+}
+
 impl Fetcher {
     /// Reads, and waits for records if there are not enough.
     pub async fn fetch(&self, mut request: FetchRequest) -> FetchResponse {
@@ -134,7 +145,7 @@ impl Fetcher {
         let mut watch = None;
         loop {
             let planned = self.plan(request);
-            if confirmed.is_none() && planned.iter().any(|planned| matches!(planned, Planned::Beyond)) {
+            if confirmed.is_none() && planned.iter().any(Planned::may_be_outdated) {
                 confirmed = Some(self.confirm().await);
                 continue;
             }
@@ -143,6 +154,9 @@ impl Fetcher {
                 .zip(&request.partitions)
                 .map(|(planned, wanted)| match planned {
                     Planned::Plan(plan) => Ok(plan),
+                    Planned::Failed(error) if error.may_be_outdated() => {
+                        confirmed.clone().unwrap_or(Ok(())).and(Err(error))
+                    }
                     Planned::Failed(error) => Err(error),
                     Planned::Beyond => Err(self.beyond(wanted, &confirmed)),
                 })

@@ -85,10 +85,19 @@ impl Subscription {
         let mut found =
             if queries.is_empty() { Vec::new() } else { fetcher.find_offsets(&queries).await }.into_iter();
         let mut subscription = Self { fetcher, partitions: Vec::new(), failed: Vec::new(), max_bytes };
+        let is_unknown = |wanted: &SubscribePartition| {
+            matches!(wanted.start, StartAt::Offset(_)) && subscription.topic_of(wanted).is_err()
+        };
+        // Others may have created a topic a moment ago.
+        let confirmed =
+            if partitions.iter().any(is_unknown) { subscription.fetcher.confirm().await } else { Ok(()) };
         for wanted in partitions {
             let start = match wanted.start {
                 StartAt::Found(_) => found.next().map(|found| found.map(|found| (found.topic, found.offset))),
-                StartAt::Offset(offset) => Some(subscription.topic_of(&wanted).map(|topic| (topic, offset))),
+                StartAt::Offset(offset) => {
+                    let found = subscription.topic_of(&wanted).map(|topic| (topic, offset));
+                    Some(found.or_else(|unknown| confirmed.clone().and(Err(unknown))))
+                }
             };
             let SubscribePartition { topic, partition, .. } = wanted;
             match start {

@@ -388,3 +388,31 @@ async fn a_subscription_reads_again_what_could_not_be_passed_on() {
     assert!(subscription.is_finished());
     running.stop().await.expect("a clean stop");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_another_agent_created_a_moment_ago_is_no_unknown_topic() {
+    let stores = Stores::new().await;
+    let running = stores.start(fast());
+    running.agent.admin().create_topic(&name("other"), 1, Vec::new()).await.expect("created");
+    // It takes over, and the first one does not know yet.
+    let another = stores.start(fast());
+    another.agent.admin().create_topic(&name("t"), 1, Vec::new()).await.expect("created");
+    assert!(running.metadata.read(|state| state.topic_by_name(&name("t")).is_none()));
+    assert_eq!(running.fetch(0, 0).await.expect("known").high_watermark, offset(0));
+    another.crash().await;
+    running.crash().await;
+
+    let (running, another) = (stores.start(fast()), stores.start(fast()));
+    another.agent.admin().create_topic(&name("u"), 1, Vec::new()).await.expect("created");
+    assert!(running.metadata.read(|state| state.topic_by_name(&name("u")).is_none()));
+    let at = SubscribePartition {
+        topic: name("u"),
+        topic_id: None,
+        partition: partition(0),
+        start: StartAt::Offset(offset(0)),
+    };
+    let subscription = running.agent.subscribe(vec![at], usize::MAX).await;
+    assert_eq!(subscription.progress().len(), 1);
+    another.crash().await;
+    running.crash().await;
+}
