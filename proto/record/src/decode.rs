@@ -8,7 +8,7 @@ use tidelog_types::{Offset, TimestampMs};
 use crate::header::HEADER_BYTES;
 use crate::{BatchError, BatchHeader, BatchLimits, Compression, TimestampType, codec, validate, varint};
 
-/// A batch that passed [`validate`], with its records decompressed. Whether each record parses shows while iterating.
+/// A batch that passed [`validate()`], with its records decompressed. Whether each record parses shows while iterating.
 #[derive(Debug, Clone)]
 pub struct DecodedBatch {
     header: BatchHeader,

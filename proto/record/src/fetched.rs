@@ -23,7 +23,7 @@ const HEADER_VALUE: Tag = Tag::bytes(2);
 /// Appends to `out` the batch's records from `from_offset` on, each as one entry of the repeated message field `field`
 /// (1 to 15) of the message that is being written. Returns how many.
 ///
-/// `base_offset` is the true offset of the batch's first record. The batch is checked as by [`crate::validate`]. On an
+/// `base_offset` is the true offset of the batch's first record. The batch is checked as by [`crate::validate()`]. On an
 /// error `out` is as it was.
 pub fn records_to_protobuf(
     batch: &Bytes,

@@ -287,7 +287,7 @@ fn seal(batch: &mut [u8]) {
 }
 
 /// Puts another producer's stamp on a batch, or takes it off, and makes the CRC right again. The batch must have passed
-/// [`crate::validate`]: damage in it would be sealed. An error, and no change, if it is shorter than a header.
+/// [`crate::validate()`]: damage in it would be sealed. An error, and no change, if it is shorter than a header.
 pub fn restamp(batch: &mut [u8], producer: Option<ProducerStamp>) -> Result<(), BatchError> {
     let truncated = BatchError::Truncated { have: batch.len(), needed: HEADER_BYTES };
     let header = batch.get_mut(..HEADER_BYTES).ok_or(truncated)?;

@@ -10,7 +10,7 @@
 //! function panics on any bytes; memory is bounded by the bytes given and by [`BatchLimits`].
 //!
 //! Two stages of trust, because decompressing costs ten times more than all else:
-//! * [`validate`] checks frame, CRC and header. What it accepts can be stored and sent on.
+//! * [`validate()`] checks frame, CRC and header. What it accepts can be stored and sent on.
 //! * [`verify_records`] also decompresses and parses each record. What it accepts can be decoded.
 //!
 //! Timestamps: a batch keeps the difference of each record's timestamp to the first one's. Over the whole range of 64

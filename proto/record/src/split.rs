@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::{BatchError, BatchHeader};
 
-/// Takes a concatenation of batches apart by their headers alone. CRCs are not checked: see [`crate::validate`].
+/// Takes a concatenation of batches apart by their headers alone. CRCs are not checked: see [`crate::validate()`].
 pub fn split_batches(bytes: Bytes) -> Batches {
     Batches { rest: bytes }
 }

@@ -47,7 +47,7 @@ pub fn validate(bytes: &[u8], limits: &BatchLimits) -> Result<BatchHeader, Batch
     Ok(header)
 }
 
-/// Checks all that [`validate`] does, and that the records decompress within the limit, parse, fill the batch and have
+/// Checks all that [`validate()`] does, and that the records decompress within the limit, parse, fill the batch and have
 /// offset deltas 0, 1, 2, ...
 pub fn verify_records(batch: &Bytes, limits: &BatchLimits) -> Result<BatchHeader, BatchError> {
     let decoded = DecodedBatch::open(batch, limits)?;
