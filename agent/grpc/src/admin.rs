@@ -13,10 +13,11 @@ use tidelog_proto::v1::admin_service_server::AdminService;
 use tidelog_proto::v1::{
     AddPartitionsRequest, AddPartitionsResponse, CreateTopicRequest, CreateTopicResponse,
     DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsResponse, DeleteRecordsResult,
-    DeleteTopicRequest, DeleteTopicResponse, FoundOffset, GetServerInfoRequest, GetServerInfoResponse,
-    GetTopicRequest, GetTopicResponse, ListOffsetsPartition, ListOffsetsRequest, ListOffsetsResponse,
-    ListOffsetsResult, ListTopicsRequest, ListTopicsResponse, Partition, ServerLimits, Topic, TopicConfigKey,
-    UpdateTopicRequest, UpdateTopicResponse, delete_records_result, list_offsets_result,
+    DeleteTopicRequest, DeleteTopicResponse, ErrorReason, FoundOffset, GetServerInfoRequest,
+    GetServerInfoResponse, GetTopicRequest, GetTopicResponse, ListOffsetsPartition, ListOffsetsRequest,
+    ListOffsetsResponse, ListOffsetsResult, ListTopicsRequest, ListTopicsResponse, Partition, ServerLimits,
+    Topic, TopicConfigKey, UpdateTopicRequest, UpdateTopicResponse, delete_records_result,
+    list_offsets_result,
 };
 use tidelog_types::name::TOPIC_NAME_MAX;
 use tidelog_types::{ClusterId, Offset, TopicName};
@@ -77,8 +78,7 @@ impl AdminService for Administering {
         let request = request.into_inner();
         self.call("create_topic", async {
             let name = convert::topic_name("name", &request.name)?;
-            let partitions = request.partition_count.unwrap_or(1);
-            let partitions = convert::partition_count("partition_count", partitions)?;
+            let partitions = partition_count(request.partition_count.unwrap_or(1))?;
             let config = request.config.into_iter().collect();
             let created = self.agent.admin().create_topic(&name, partitions, config).await;
             let topic = created.map_err(|failed| error::admin(&failed))?;
@@ -173,7 +173,7 @@ impl AdminService for Administering {
         let request = request.into_inner();
         self.call("add_partitions", async {
             let topic = topic_ref(convert::TopicRef::try_from(&request)?);
-            let partitions = convert::partition_count("partition_count", request.partition_count)?;
+            let partitions = partition_count(request.partition_count)?;
             let grown = self.agent.admin().add_partitions(&topic, partitions).await;
             let topic = grown.map_err(|failed| error::admin(&failed))?;
             Ok(AddPartitionsResponse { topic: Some(topic_message(&topic)) })
@@ -276,6 +276,17 @@ impl AdminService for Administering {
             topic_config_keys: keys.collect(),
         }))
     }
+}
+
+/// Too few partitions are an error of their own, as too many are.
+fn partition_count(count: i32) -> Result<u32, ApiError> {
+    convert::partition_count("partition_count", count).map_err(|_| {
+        let text = format!("{count} partitions, allowed are 1 to {PARTITIONS_PER_TOPIC_MAX}");
+        ApiError::new(ErrorReason::InvalidPartitionCount, &text)
+            .with("low", 1)
+            .with("limit", PARTITIONS_PER_TOPIC_MAX)
+            .violation("partition_count", text)
+    })
 }
 
 fn topic_ref(topic: convert::TopicRef) -> TopicRef {

@@ -2,7 +2,8 @@
 //!
 //! A gRPC message begins with its length. The body of a produce call is wrapped so that nothing of a message is read beyond the frame
 //! that holds this length before the agent's budget has room for it: a call that stands alone is refused if there is none, a
-//! stream waits, and its client is slowed down by HTTP/2's flow control.
+//! stream waits, and its client is slowed down by HTTP/2's flow control. A message that was admitted has to arrive: one that
+//! stalls is given up, so that nobody holds room for what never comes. Nor may it unfold: its entries are counted as they come by.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -14,13 +15,19 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
 use tidelog_agent::{Budget, Overloaded, Reservation};
 use tidelog_proto::limits::REQUEST_BYTES_MAX;
+use tokio::time::{Duration, Instant, Sleep};
 use tonic::Status;
 use tonic::body::Body;
 
+use crate::entries::Entries;
 use crate::error;
 
 /// Compressed flag and length, before each message.
 const PREFIX_BYTES: usize = 5;
+/// How long an admitted message may stand still.
+const STALL_MAX: Duration = Duration::from_secs(10);
+/// How long an admitted message may take for each MiB, beside [`STALL_MAX`]: 512 KiB/s.
+const TIME_PER_MIB: Duration = Duration::from_secs(2);
 
 /// The reservations of a call's messages, in their order; an extension of the request.
 #[derive(Debug, Clone, Default)]
@@ -33,13 +40,15 @@ impl Reservations {
     }
 }
 
-/// What to do where the budget has no room.
+/// What is called, which decides what happens where the budget has no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum IfFull {
-    /// Refuse the call.
-    Refuse,
-    /// Read on when there is room.
-    Wait,
+pub(crate) enum Call {
+    /// `Produce`: is refused.
+    Unary,
+    /// `ProduceStream`: is read on when there is room.
+    Stream,
+    /// Any other, whose messages are small: nothing is reserved, they only have to arrive.
+    Bare,
 }
 
 type Waiting = Pin<Box<dyn Future<Output = Result<Reservation, Overloaded>> + Send>>;
@@ -48,28 +57,32 @@ type Waiting = Pin<Box<dyn Future<Output = Result<Reservation, Overloaded>> + Se
 struct Admitted {
     body: Body,
     budget: Budget,
-    if_full: IfFull,
+    call: Call,
     reservations: Reservations,
     prefix: Vec<u8>,
     /// Bytes of the present message that are still to come.
     message_left: usize,
+    entries: Entries,
+    arrival: Option<Arrival>,
     /// A frame of which a part waits for room.
     held: Option<Bytes>,
     waiting: Option<Waiting>,
 }
 
-/// Wraps the body of a produce call.
-pub(crate) fn admit(request: http::Request<Body>, budget: &Budget, if_full: IfFull) -> http::Request<Body> {
+/// Wraps the body of a call.
+pub(crate) fn admit(request: http::Request<Body>, budget: &Budget, call: Call) -> http::Request<Body> {
     let reservations = Reservations::default();
     let (mut parts, body) = request.into_parts();
     parts.extensions.insert(reservations.clone());
     let admitted = Admitted {
         body,
         budget: budget.clone(),
-        if_full,
+        call,
         reservations,
         prefix: Vec::with_capacity(PREFIX_BYTES),
         message_left: 0,
+        entries: Entries::of(call),
+        arrival: None,
         held: None,
         waiting: None,
     };
@@ -84,8 +97,14 @@ impl Admitted {
         while !rest.is_empty() {
             if self.message_left > 0 {
                 let here = self.message_left.min(rest.len());
+                if self.arrival.is_some() {
+                    self.entries.count(&rest[..here])?;
+                }
                 self.message_left -= here;
                 rest.advance(here);
+                if self.message_left == 0 {
+                    self.arrival = None;
+                }
                 continue;
             }
             let missing = (PREFIX_BYTES - self.prefix.len()).min(rest.len());
@@ -96,8 +115,13 @@ impl Admitted {
                 let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
                 self.message_left = length;
                 // A longer message is refused by whoever decodes it, before it is read.
-                if length <= REQUEST_BYTES_MAX && self.reserve(length)? {
-                    break;
+                if length <= REQUEST_BYTES_MAX {
+                    self.entries = Entries::of(self.call);
+                    let waits = self.reserve(length)?;
+                    self.arrival = (length > 0).then(|| Arrival::new(length));
+                    if waits {
+                        break;
+                    }
                 }
             }
         }
@@ -106,18 +130,73 @@ impl Admitted {
 
     /// Reserves a message's bytes; returns whether they have to be waited for.
     fn reserve(&mut self, length: usize) -> Result<bool, Status> {
+        if self.call == Call::Bare {
+            return Ok(false);
+        }
         match self.budget.try_reserve(length) {
             Ok(reservation) => {
                 self.reservations.0.lock().push_back(reservation);
                 Ok(false)
             }
-            Err(full) if self.if_full == IfFull::Refuse => Err(error::overloaded(&full).into()),
+            Err(full) if self.call == Call::Unary => Err(error::overloaded(&full).into()),
             Err(_) => {
                 let budget = self.budget.clone();
                 self.waiting = Some(Box::pin(async move { budget.reserve(length).await }));
                 Ok(true)
             }
         }
+    }
+}
+
+/// An admitted message on its way.
+struct Arrival {
+    /// When it has to be there.
+    until: Instant,
+    progress: Instant,
+    /// Looks again then; not moved with each frame.
+    look: Pin<Box<Sleep>>,
+}
+
+impl Arrival {
+    fn new(bytes: usize) -> Self {
+        let now = Instant::now();
+        let mib = u32::try_from(bytes / (1024 * 1024)).unwrap_or(u32::MAX);
+        let until = now + STALL_MAX + TIME_PER_MIB.saturating_mul(mib);
+        Self { until, progress: now, look: Box::pin(tokio::time::sleep_until(now + STALL_MAX)) }
+    }
+
+    /// Ready when the message has been waited for long enough.
+    fn poll_given_up(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
+        loop {
+            ready!(self.look.as_mut().poll(cx));
+            let until = self.until.min(self.progress + STALL_MAX);
+            if Instant::now() >= until {
+                return Poll::Ready(Status::deadline_exceeded(
+                    "the request's message did not arrive in time",
+                ));
+            }
+            self.look.as_mut().reset(until);
+        }
+    }
+}
+
+impl Admitted {
+    /// The next frame, unless the message that is on its way stalls.
+    #[allow(clippy::type_complexity)]
+    fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Result<Frame<Bytes>, Status>>, Status>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if let Some(arrival) = &mut self.arrival {
+            if polled.is_ready() {
+                arrival.progress = Instant::now();
+            }
+            if let Poll::Ready(given_up) = arrival.poll_given_up(cx) {
+                return Poll::Ready(Err(given_up));
+            }
+        }
+        polled.map(Ok)
     }
 }
 
@@ -133,6 +212,7 @@ impl HttpBody for Admitted {
         if let Some(waiting) = &mut this.waiting {
             let reserved = ready!(waiting.as_mut().poll(cx));
             this.waiting = None;
+            this.arrival = (this.message_left > 0).then(|| Arrival::new(this.message_left));
             match reserved {
                 Ok(reservation) => this.reservations.0.lock().push_back(reservation),
                 Err(full) => return Poll::Ready(Some(Err(error::overloaded(&full).into()))),
@@ -140,13 +220,17 @@ impl HttpBody for Admitted {
         }
         let mut data = match this.held.take() {
             Some(held) => held,
-            None => match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => data,
-                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+            None => match this.poll_body(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(stalled)) => return Poll::Ready(Some(Err(stalled))),
+                Poll::Ready(Ok(frame)) => match frame {
+                    Some(Ok(frame)) => match frame.into_data() {
+                        Ok(data) => data,
+                        Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                    },
+                    Some(Err(status)) => return Poll::Ready(Some(Err(status))),
+                    None => return Poll::Ready(None),
                 },
-                Some(Err(status)) => return Poll::Ready(Some(Err(status))),
-                None => return Poll::Ready(None),
             },
         };
         match this.walk(&data) {

@@ -7,6 +7,7 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::Connected;
@@ -15,6 +16,9 @@ use tonic::transport::server::Connected;
 const BUFFER_BYTES: usize = 256 * 1024;
 /// Size of the read buffer before a read has filled it; it doubles from there.
 const FIRST_READ_BYTES: usize = 16 * 1024;
+/// Bytes that every client of HTTP/2 sends first, and how long it may take: who says less is not kept.
+const PREFACE_BYTES: usize = 24;
+const PREFACE_WITHIN: Duration = Duration::from_secs(10);
 /// A reader that asks for this much is served without the buffer.
 const DIRECT_READ_BYTES: usize = 64 * 1024;
 
@@ -31,10 +35,12 @@ pub struct Gathering<S> {
     unread: Vec<u8>,
     read: usize,
     filled: usize,
+    /// Until the preface has been read: how much of it is there, and when it has to be.
+    opening: Option<(usize, Pin<Box<tokio::time::Sleep>>)>,
 }
 
 impl<S> Gathering<S> {
-    /// Wraps a socket. Buffers grow when they are first used.
+    /// Wraps a socket on which an HTTP/2 client is to speak first. Buffers grow when they are first used.
     pub fn new(socket: S) -> Self {
         Self {
             socket,
@@ -44,6 +50,27 @@ impl<S> Gathering<S> {
             unread: Vec::new(),
             read: 0,
             filled: 0,
+            opening: Some((0, Box::pin(tokio::time::sleep(PREFACE_WITHIN)))),
+        }
+    }
+
+    /// Notes how much was read while the connection opens; an error if that takes too long.
+    fn poll_opening(
+        &mut self,
+        cx: &mut Context<'_>,
+        read: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        let Some((begun, patience)) = &mut self.opening else { return read };
+        match read {
+            Poll::Ready(Ok(bytes)) => {
+                *begun += bytes;
+                if *begun >= PREFACE_BYTES {
+                    self.opening = None;
+                }
+                read
+            }
+            Poll::Pending => patience.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into())),
+            failed @ Poll::Ready(Err(_)) => failed,
         }
     }
 }
@@ -72,15 +99,20 @@ impl<S: AsyncWrite + AsyncRead + Unpin> AsyncRead for Gathering<S> {
         let this = &mut *self;
         if this.read == this.filled {
             if buf.remaining() >= DIRECT_READ_BYTES {
-                return Pin::new(&mut this.socket).poll_read(cx, buf);
+                let before = buf.filled().len();
+                let read = Pin::new(&mut this.socket).poll_read(cx, buf);
+                let read = read.map_ok(|()| buf.filled().len() - before);
+                return this.poll_opening(cx, read).map_ok(|_| ());
             }
             if this.filled == this.unread.len() && this.unread.len() < BUFFER_BYTES {
                 // The last read filled it: this connection moves data.
                 this.unread.resize((this.unread.len() * 2).max(FIRST_READ_BYTES), 0);
             }
             let mut into = ReadBuf::new(&mut this.unread);
-            ready!(Pin::new(&mut this.socket).poll_read(cx, &mut into))?;
-            (this.read, this.filled) = (0, into.filled().len());
+            let read = Pin::new(&mut this.socket).poll_read(cx, &mut into);
+            let read = read.map_ok(|()| into.filled().len());
+            let filled = ready!(this.poll_opening(cx, read))?;
+            (this.read, this.filled) = (0, filled);
         }
         let piece = buf.remaining().min(this.filled - this.read);
         buf.put_slice(&this.unread[this.read..this.read + piece]);

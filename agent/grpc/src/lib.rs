@@ -9,6 +9,7 @@
 mod admin;
 mod admission;
 mod consumer;
+mod entries;
 mod error;
 pub mod gather;
 mod producer;

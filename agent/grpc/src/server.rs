@@ -20,7 +20,7 @@ use tonic::transport::Server;
 use tower::{Layer, Service};
 
 use crate::admin::Administering;
-use crate::admission::{IfFull, admit};
+use crate::admission::{Call, admit};
 use crate::consumer::Consuming;
 use crate::gather::Gathering;
 use crate::producer::Producing;
@@ -32,6 +32,10 @@ const FRAME_BYTES: u32 = 1024 * 1024;
 const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 const STREAMS_PER_CONNECTION_MAX: u32 = 100;
+/// Requests that carry no records name 2,000 partitions at most, in 600 KB. Two bytes of a request can become a struct of a hundred.
+const BARE_REQUEST_BYTES_MAX: usize = 1024 * 1024;
+/// After a connection that could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Headers of one request: names and a few details, no more.
 const HEADER_BYTES_MAX: u32 = 64 * 1024;
 /// Balancers drop connections that are silent for 60 s (ALB) or 350 s (NLB).
@@ -104,10 +108,10 @@ impl GrpcServer {
             .max_decoding_message_size(REQUEST_BYTES_MAX)
             .max_encoding_message_size(RESPONSE_BYTES_MAX);
         let consuming = ConsumerServiceServer::new(Consuming { agent: agent.clone() })
-            .max_decoding_message_size(REQUEST_BYTES_MAX)
+            .max_decoding_message_size(BARE_REQUEST_BYTES_MAX)
             .max_encoding_message_size(usize::MAX);
         let administering = AdminServiceServer::new(Administering { agent: agent.clone(), cluster })
-            .max_decoding_message_size(REQUEST_BYTES_MAX)
+            .max_decoding_message_size(BARE_REQUEST_BYTES_MAX)
             .max_encoding_message_size(RESPONSE_BYTES_MAX);
         let router = Server::builder()
             .max_frame_size(FRAME_BYTES)
@@ -124,7 +128,13 @@ impl GrpcServer {
             .add_service(health_service)
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?);
-        let sockets = TcpListenerStream::new(self.listener).map(|accepted| accepted.map(gathering));
+        let sockets = TcpListenerStream::new(self.listener).then(async |accepted| {
+            if accepted.is_err() {
+                // Out of descriptors, most likely: the next try would fail as fast.
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+            accepted.map(gathering)
+        });
         let serving = router.serve_with_incoming_shutdown(sockets, cancel.cancelled_owned());
         tokio::select! {
             served = serving => served.map_err(Into::into),
@@ -139,7 +149,7 @@ fn gathering(socket: TcpStream) -> Gathering<TcpStream> {
     Gathering::new(socket)
 }
 
-/// Admits produce calls by the bytes that they bring.
+/// Admits produce calls by the bytes that they bring, and lets no message of any call stall.
 #[derive(Debug, Clone)]
 struct Admission {
     budget: Budget,
@@ -170,9 +180,9 @@ impl<S: Service<http::Request<Body>>> Service<http::Request<Body>> for Admitting
 
     fn call(&mut self, request: http::Request<Body>) -> S::Future {
         let request = match request.uri().path() {
-            "/tidelog.v1.ProducerService/Produce" => admit(request, &self.budget, IfFull::Refuse),
-            "/tidelog.v1.ProducerService/ProduceStream" => admit(request, &self.budget, IfFull::Wait),
-            _ => request,
+            "/tidelog.v1.ProducerService/Produce" => admit(request, &self.budget, Call::Unary),
+            "/tidelog.v1.ProducerService/ProduceStream" => admit(request, &self.budget, Call::Stream),
+            _ => admit(request, &self.budget, Call::Bare),
         };
         self.inner.call(request)
     }
