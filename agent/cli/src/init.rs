@@ -49,7 +49,9 @@ pub async fn run(args: InitArgs) -> Result<(), Failure> {
 /// What a genesis error means for the exit code.
 pub fn genesis_failure(error: &GenesisError) -> Failure {
     let exit = match error {
-        GenesisError::Mismatch { .. } | GenesisError::StorageMissing { .. } => Exit::Conflict,
+        GenesisError::Mismatch { .. }
+        | GenesisError::LogMissing { .. }
+        | GenesisError::StorageMissing { .. } => Exit::Conflict,
         GenesisError::Storage(_) | GenesisError::Log(_) => Exit::Unavailable,
         GenesisError::Marker | GenesisError::Entry(_) | GenesisError::NoGenesis => Exit::Failure,
     };

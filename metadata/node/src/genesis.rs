@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use tidelog_metadata_log::env::{Clock, Entropy};
@@ -46,6 +47,14 @@ pub enum GenesisError {
         storage: ClusterId,
         /// Cluster of the metadata log.
         log: ClusterId,
+    },
+    /// The object store belongs to a cluster and holds its data, and the log is empty.
+    #[error(
+        "the object store belongs to cluster {storage} and holds its data, the metadata log is empty: is the metadata URL right?"
+    )]
+    LogMissing {
+        /// Cluster of the object store.
+        storage: ClusterId,
     },
     /// The log belongs to a cluster, and the object store to none.
     #[error(
@@ -97,6 +106,16 @@ pub async fn recognise(
     }
 }
 
+/// Whether a cluster has written segments or snapshots.
+async fn holds_data(store: &dyn ObjectStore) -> Result<bool, GenesisError> {
+    for folder in ["wal", "meta/snapshots"] {
+        if store.list(Some(&Path::from(folder))).next().await.transpose()?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Makes the two stores one cluster, or finds that they are one already. May be repeated, and run twice at a time:
 /// the object store's id is written first, and the log takes it from there.
 pub async fn initialise(
@@ -107,6 +126,12 @@ pub async fn initialise(
 ) -> Result<ClusterId, GenesisError> {
     if let Some(cluster) = recognise(store, log).await? {
         return Ok(cluster);
+    }
+    if let Some(storage) = storage_cluster(store).await?
+        && holds_data(store).await?
+    {
+        // A second log over the same objects: each would collect what the other one needs.
+        return Err(GenesisError::LogMissing { storage });
     }
     let fresh = entropy.uuid();
     let create = PutOptions::from(PutMode::Create);

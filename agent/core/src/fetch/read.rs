@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::{BoxFuture, Shared};
 use futures::{FutureExt, future};
-use object_store::{GetOptions, ObjectStore};
+use object_store::{GetOptions, ObjectStore, ObjectStoreExt};
 use tokio::sync::Semaphore;
 
 use super::plan::{PlannedSlice, ReadRange, coalesce};
@@ -176,9 +176,21 @@ impl Reader {
         let reading = async {
             let _permit =
                 pool.reads.acquire().await.map_err(|closed| ReadError::Unavailable(closed.to_string()))?;
+            let (path, end) = (object.path(), range.end);
             let options = GetOptions::new().with_range(Some(range));
-            let got = self.store.get_opts(&object.path(), options).await.map_err(unanswered)?;
-            got.bytes().await.map_err(unanswered)
+            let read = async { self.store.get_opts(&path, options).await?.bytes().await };
+            match read.await {
+                Ok(bytes) => Ok(bytes),
+                Err(error @ object_store::Error::NotFound { .. }) => Err(unanswered(error)),
+                // Stores say in many ways that a range lies beyond the end, and that is damage, not an outage.
+                Err(error) => match self.store.head(&path).await {
+                    Ok(object) if object.size < end => Err(ReadError::Corrupt(format!(
+                        "it has {} bytes, there should be {end}",
+                        object.size
+                    ))),
+                    _ => Err(unanswered(error)),
+                },
+            }
         };
         let timed = tokio::time::timeout(self.deadline, reading).await;
         timed.unwrap_or_else(|_| Err(ReadError::Unavailable("no answer in time".to_owned())))
