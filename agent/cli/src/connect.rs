@@ -3,6 +3,7 @@
 use tidelog_client::{
     Client, ClientOptions, ConnectError, ConsumeError, Endpoint, ProduceError, RequestError,
 };
+use tidelog_proto::v1::ErrorReason;
 
 use crate::failure::{Exit, Failure};
 
@@ -36,6 +37,8 @@ impl From<RequestError> for Failure {
             RequestError::Invalid(_) => Exit::Usage,
             RequestError::Denied(_) => Exit::Auth,
             RequestError::Unavailable(_) | RequestError::OutcomeUnknown(_) => Exit::Unavailable,
+            // No error of ours: whoever listens there is something else.
+            RequestError::Failed(error) if error.reason == ErrorReason::Unspecified => Exit::Unavailable,
             RequestError::Failed(_) | RequestError::Protocol(_) => Exit::Failure,
         };
         Self::new(exit, one_line(&error.to_string()))

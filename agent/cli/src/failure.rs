@@ -43,6 +43,15 @@ impl Failure {
         Self::new(Exit::Failure, message)
     }
 
+    /// Says which service did not answer, if that is what happened and it does not say so yet.
+    pub fn at(mut self, endpoint: &str) -> Self {
+        let host = endpoint.rsplit("://").next().unwrap_or(endpoint).trim_end_matches('/');
+        if self.exit == Exit::Unavailable && !self.message.contains(host) {
+            self.message = format!("{endpoint}: {}", self.message);
+        }
+        self
+    }
+
     /// A wrong command line.
     pub fn usage(message: impl Into<String>) -> Self {
         Self::new(Exit::Usage, message)

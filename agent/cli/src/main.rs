@@ -98,10 +98,18 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Agent(args) => agent::run(*args).await,
         Command::Init(args) => init::run(args).await,
         Command::Doctor { args, listing } => doctor::run(args, listing.is_json()).await,
-        Command::Topic(args) => topic::run(args, &cli.endpoint).await,
-        Command::Produce(args) => produce::run(args, &cli.endpoint).await,
-        Command::Consume(args) => consume::run(args, &cli.endpoint).await,
-        Command::Bench(args) => bench::run(args, &cli.endpoint).await,
+        Command::Topic(args) => {
+            topic::run(args, &cli.endpoint).await.map_err(|failure| failure.at(&cli.endpoint))
+        }
+        Command::Produce(args) => {
+            produce::run(args, &cli.endpoint).await.map_err(|failure| failure.at(&cli.endpoint))
+        }
+        Command::Consume(args) => {
+            consume::run(args, &cli.endpoint).await.map_err(|failure| failure.at(&cli.endpoint))
+        }
+        Command::Bench(args) => {
+            bench::run(args, &cli.endpoint).await.map_err(|failure| failure.at(&cli.endpoint))
+        }
         Command::Completion { shell } => completion(shell),
     }
 }
