@@ -112,6 +112,10 @@ impl Node {
                 Event::Quiet => self.look_for_successor(&mut term),
             }
             if term.in_flight.is_some() && !self.errs(Mistake::ConfirmBeforeAppendResolves) {
+                if term.behind_append.len() + self.confirms.len() > term.behind_append.capacity() {
+                    // While the store is away readers give up and others come.
+                    term.behind_append.retain(|reply| !reply.is_closed());
+                }
                 term.behind_append.append(&mut self.confirms);
             }
         }

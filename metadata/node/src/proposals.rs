@@ -39,6 +39,10 @@ impl Proposals {
     pub fn accept(&mut self, command: Command, proposed_at: LogIndex, reply: Reply) {
         let number = self.next;
         self.next.0 += 1;
+        if self.queue.len() == self.queue.capacity() {
+            // While the store is away callers give up and others come, and what was asked for is large.
+            self.queue.retain(|queued| !queued.reply.is_closed());
+        }
         self.queue.push_back(Queued { number, proposed_at, command, reply });
     }
 
@@ -113,5 +117,29 @@ impl Proposals {
         for queued in self.queue.drain(..) {
             let _ = queued.reply.send(Err(ProposeError::Unavailable(why.to_owned())));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidelog_types::TimestampMs;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn those_whose_callers_have_gone_do_not_pile_up() {
+        let mut proposals = Proposals::new(AgentInstance(Uuid::nil()));
+        let command = Command::ExpireProducers { proposer_time: TimestampMs(0) };
+        let mut propose = || {
+            let (reply, outcome) = oneshot::channel();
+            proposals.accept(command.clone(), LogIndex(0), reply);
+            (outcome, proposals.queue.len())
+        };
+        let (mut first, _) = propose();
+        let longest = (0..10_000).map(|_| propose().1).max();
+        assert!(longest.is_some_and(|longest| longest <= 8), "{longest:?}");
+        proposals.refuse_queued("away");
+        assert!(matches!(first.try_recv(), Ok(Err(ProposeError::Unavailable(_)))), "it waited on");
     }
 }
