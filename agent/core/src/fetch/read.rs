@@ -145,8 +145,9 @@ impl Reader {
             let whole = shared.await?;
             let from = usize::try_from(u64::from(planned.slice.position) - start).unwrap_or(usize::MAX);
             let range = from..from.saturating_add(planned.slice.length as usize);
-            let part = if range.end <= whole.len() { own_part(&whole, range) } else { Bytes::new() };
-            match batches_of(&planned, part) {
+            let (part, memory) =
+                if range.end <= whole.len() { own_part(&whole, range) } else { (Bytes::new(), 0) };
+            match batches_of(&planned, part, memory) {
                 Ok(batches) => Ok(batches),
                 Err(first) => self.load_again(&planned, first).await,
             }
@@ -160,7 +161,8 @@ impl Reader {
         let start = u64::from(planned.slice.position);
         let range = start..start + u64::from(planned.slice.length);
         let bytes = self.get(planned, range, planned.is_tail).await?;
-        batches_of(planned, bytes).map_err(|cause| {
+        let memory = bytes.len();
+        batches_of(planned, bytes, memory).map_err(|cause| {
             tracing::error!(event = "slice_corrupt", %object, cause, "what the object store holds is damaged");
             ReadError::Corrupt(cause)
         })
@@ -208,20 +210,25 @@ fn key_of(planned: &PlannedSlice) -> SliceKey {
     SliceKey { segment: planned.segment, position: planned.slice.position, length: planned.slice.length }
 }
 
-/// Part of what was read. A small part is copied, because it would keep all of it in memory.
-fn own_part(whole: &Bytes, range: std::ops::Range<usize>) -> Bytes {
+/// Part of what was read, and how much it keeps in memory. A small part is copied, because it would keep all of it.
+fn own_part(whole: &Bytes, range: std::ops::Range<usize>) -> (Bytes, usize) {
     let part = whole.slice(range);
-    if part.len() < whole.len() / 2 { Bytes::copy_from_slice(&part) } else { part }
+    if part.len() < whole.len() / 2 {
+        (Bytes::copy_from_slice(&part), part.len())
+    } else {
+        (part, whole.len())
+    }
 }
 
-/// The batches of a slice, checked.
-fn batches_of(planned: &PlannedSlice, bytes: Bytes) -> Result<CachedBatches, String> {
+/// The batches of a slice, checked; they lie in `memory` bytes.
+fn batches_of(planned: &PlannedSlice, bytes: Bytes, memory: usize) -> Result<CachedBatches, String> {
     let slice = &planned.slice;
-    let memory = bytes.len();
-    if memory != slice.length as usize {
+    if bytes.len() != slice.length as usize {
         return Err(format!(
-            "{memory} bytes were read at {}, there should be {}",
-            slice.position, slice.length
+            "{} bytes were read at {}, there should be {}",
+            bytes.len(),
+            slice.position,
+            slice.length
         ));
     }
     let mut batches = Vec::new();
@@ -241,4 +248,19 @@ fn batches_of(planned: &PlannedSlice, bytes: Bytes) -> Result<CachedBatches, Str
         ));
     }
     Ok(CachedBatches::new(batches, memory))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_counts_what_it_keeps_in_memory() {
+        let whole = Bytes::from(vec![7; 100]);
+        let (large, memory) = own_part(&whole, 10..70);
+        assert_eq!((large.as_ptr(), memory), (whole[10..].as_ptr(), 100));
+        let (small, memory) = own_part(&whole, 10..30);
+        assert!(small.as_ptr() != whole[10..].as_ptr());
+        assert_eq!((small.len(), memory), (20, 20));
+    }
 }
