@@ -8,10 +8,11 @@ use prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorSet};
 
 const ROOT: &str = "..";
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "tidelog/v1/admin_service.proto",
     "tidelog/v1/consumer_service.proto",
     "tidelog/v1/error.proto",
+    "tidelog/v1/group_service.proto",
     "tidelog/v1/producer_service.proto",
     "tidelog/v1/record.proto",
     "tidelog/v1/stream.proto",

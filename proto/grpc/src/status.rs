@@ -42,15 +42,20 @@ impl ErrorReason {
             | Self::InvalidPartitionCount
             | Self::BatchTooLarge
             | Self::RequestTooLarge
-            | Self::CorruptBatch => Code::InvalidArgument,
-            Self::UnknownTopic | Self::UnknownPartition | Self::TopicIdMismatch => Code::NotFound,
-            Self::TopicExists => Code::AlreadyExists,
+            | Self::CorruptBatch
+            | Self::InvalidGroupName => Code::InvalidArgument,
+            Self::UnknownTopic | Self::UnknownPartition | Self::TopicIdMismatch | Self::UnknownGroup => {
+                Code::NotFound
+            }
+            Self::TopicExists | Self::MemberExists => Code::AlreadyExists,
             Self::OffsetOutOfRange => Code::OutOfRange,
             Self::ProducerFenced
             | Self::UnknownProducer
             | Self::OutOfOrderSequence
-            | Self::OffsetsExhausted => Code::FailedPrecondition,
-            Self::EarlierAppendFailed => Code::Aborted,
+            | Self::OffsetsExhausted
+            | Self::GroupNotEmpty
+            | Self::GroupFull => Code::FailedPrecondition,
+            Self::EarlierAppendFailed | Self::UnknownMember | Self::StaleGeneration => Code::Aborted,
             Self::BufferFull | Self::PartitionLimitReached => Code::ResourceExhausted,
             Self::Draining | Self::StorageUnavailable | Self::MetadataUnavailable => Code::Unavailable,
             Self::OutcomeUnknown => Code::DeadlineExceeded,
