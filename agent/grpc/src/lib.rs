@@ -4,13 +4,14 @@
 //! means is decided there, how a connection is treated here.
 //!
 //! Map: [`GrpcServer`] sockets and HTTP/2 · `producer`, `consumer`, `admin` the services · `admission` bytes are reserved before they are
-//! read · [`gather`] few system calls for many frames · `error` the errors.
+//! read · `fetched` answers of bounded size · [`gather`] few system calls for many frames · `error` the errors.
 
 mod admin;
 mod admission;
 mod consumer;
 mod entries;
 mod error;
+mod fetched;
 pub mod gather;
 mod producer;
 mod server;

@@ -33,7 +33,7 @@ async fn other_protocols_are_turned_away() {
         ("a Kafka request", kafka.to_vec()),
         (
             "a frame length of 2 GiB, as Kafka would say it",
-            vec![0x7f, 0xff, 0xff, 0xff, 0, 18, 0, 3, 0, 0, 0, 1].repeat(3),
+            [0x7f, 0xff, 0xff, 0xff, 0, 18, 0, 3, 0, 0, 0, 1].repeat(3),
         ),
         ("garbage", garbage.clone()),
         ("garbage behind the preface", [preface.clone(), garbage].concat()),

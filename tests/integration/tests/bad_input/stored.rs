@@ -20,6 +20,9 @@ const WAITS_FOR: Duration = Duration::from_secs(3);
 /// What can happen to a file.
 type Damage = fn(&mut Vec<u8>);
 
+/// The same, where it depends on a number.
+type BoxedDamage = Box<dyn Fn(&mut Vec<u8>)>;
+
 /// The files below a folder of the data directory, by name.
 fn stored(bed: &Bed, folder: &str) -> Vec<PathBuf> {
     files(&bed.data().join(folder))
@@ -49,7 +52,7 @@ async fn a_damaged_segment_is_named_and_harms_nobody_else() {
             bytes[at] ^= 0x41;
         }
     };
-    let mut damages: Vec<(String, Box<dyn Fn(&mut Vec<u8>)>)> = Vec::new();
+    let mut damages: Vec<(String, BoxedDamage)> = Vec::new();
     // All of the header, all fields of the batch, then every few bytes; the index and the footer from the end.
     for at in (0..80).chain((80..BATCH_BYTES).step_by(13)) {
         damages.push((format!("byte {at} flipped"), Box::new(flip(at))));
@@ -64,9 +67,7 @@ async fn a_damaged_segment_is_named_and_harms_nobody_else() {
         ("zeros", |bytes| bytes.fill(0)),
         ("bytes behind it", |bytes| bytes.extend_from_slice(b"tail")),
     ];
-    damages.extend(
-        others.map(|(what, damage)| (what.to_owned(), Box::new(damage) as Box<dyn Fn(&mut Vec<u8>)>)),
-    );
+    damages.extend(others.map(|(what, damage)| (what.to_owned(), Box::new(damage) as BoxedDamage)));
     damages.push(("removed".into(), Box::new(|_| {})));
 
     // A segment for each damage: one batch alone, so that the offset tells which.
