@@ -250,7 +250,7 @@ mod tests {
 
     #[test]
     fn every_reason_survives_both_ways() {
-        assert_eq!(every_reason().count(), 26);
+        assert_eq!(every_reason().count(), 33);
         for reason in every_reason() {
             let error = full(reason);
             assert_eq!(ApiError::from(v1::Error::from(error.clone())), error);

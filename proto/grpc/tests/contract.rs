@@ -7,8 +7,16 @@ use prost_types::{DescriptorProto, FileDescriptorProto, FileDescriptorSet};
 use tidelog_proto::FILE_DESCRIPTOR_SET;
 use tidelog_proto::v1::ErrorReason;
 
-const FILES: [&str; 7] =
-    ["admin_service", "consumer_service", "error", "producer_service", "record", "stream", "topic"];
+const FILES: [&str; 8] = [
+    "admin_service",
+    "consumer_service",
+    "error",
+    "group_service",
+    "producer_service",
+    "record",
+    "stream",
+    "topic",
+];
 
 #[test]
 fn reflection_knows_every_service_and_method() {
@@ -21,8 +29,10 @@ fn reflection_knows_every_service_and_method() {
         methods.join(" "),
         "AdminService.CreateTopic AdminService.GetTopic AdminService.ListTopics AdminService.UpdateTopic \
          AdminService.DeleteTopic AdminService.AddPartitions AdminService.ListOffsets AdminService.DeleteRecords \
-         AdminService.GetServerInfo ConsumerService.Fetch ConsumerService.Subscribe ProducerService.Produce \
-         ProducerService.ProduceStream ProducerService.InitProducer"
+         AdminService.GetServerInfo ConsumerService.Fetch ConsumerService.Subscribe GroupService.Session \
+         GroupService.JoinGroup GroupService.Heartbeat GroupService.LeaveGroup GroupService.AssignPartitions \
+         GroupService.CommitOffsets GroupService.FetchOffsets GroupService.ListGroups GroupService.GetGroup \
+         GroupService.DeleteGroup ProducerService.Produce ProducerService.ProduceStream ProducerService.InitProducer"
             .replace("  ", "")
     );
 }
@@ -86,7 +96,7 @@ fn reasons_have_the_code_that_their_comment_names() {
             reasons += 1;
         }
     }
-    assert_eq!(reasons, 27);
+    assert_eq!(reasons, 34);
 }
 
 /// Paths as `SourceCodeInfo` gives them: the numbers of the fields in `FileDescriptorProto` and below, with positions in lists.
