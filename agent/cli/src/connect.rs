@@ -7,10 +7,10 @@ use tidelog_proto::v1::ErrorReason;
 
 use crate::failure::{Exit, Failure};
 
-/// Connects as a client command does.
+/// Connects as a client command does. `endpoint`: one address, or several divided by commas.
 pub async fn connect(endpoint: &str, options: ClientOptions) -> Result<Client, Failure> {
-    let endpoint: Endpoint = endpoint.parse().map_err(connect_failure)?;
-    Client::connect(&[endpoint], options).await.map_err(connect_failure)
+    let endpoints = Endpoint::parse_list(endpoint).map_err(connect_failure)?;
+    Client::connect(&endpoints, options).await.map_err(connect_failure)
 }
 
 /// The options of a client command.

@@ -44,10 +44,12 @@ impl Failure {
     }
 
     /// Says which service did not answer, if that is what happened and it does not say so yet.
-    pub fn at(mut self, endpoint: &str) -> Self {
-        let host = endpoint.rsplit("://").next().unwrap_or(endpoint).trim_end_matches('/');
-        if self.exit == Exit::Unavailable && !self.message.contains(host) {
-            self.message = format!("{endpoint}: {}", self.message);
+    pub fn at(mut self, endpoints: &str) -> Self {
+        let hosts = endpoints.split(',').filter_map(|endpoint| endpoint.rsplit("://").next());
+        let named =
+            hosts.map(|host| host.trim().trim_end_matches('/')).any(|host| self.message.contains(host));
+        if self.exit == Exit::Unavailable && !named {
+            self.message = format!("{endpoints}: {}", self.message);
         }
         self
     }

@@ -36,7 +36,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Debug, Parser)]
 #[command(name = "tidelog", version, max_term_width = 120)]
 struct Cli {
-    /// Address of an agent, for the commands of a client
+    /// Address of an agent, for the commands of a client; of several, divided by commas, any that answers is used
     #[arg(
         long,
         global = true,

@@ -271,6 +271,17 @@ fn a_wrong_endpoint_is_named_in_time() {
     service
         .run(&["--endpoint", "http://no-such-host.invalid:1", "topic", "list"], b"")
         .failed(5, "no-such-host.invalid");
+    // Of several addresses one that answers is enough.
+    let alive = Service::start();
+    let several = format!("http://{free},{},127.0.0.1:1", alive.endpoint.trim_start_matches("http://"));
+    for _ in 0..5 {
+        service.run(&["--endpoint", &several, "topic", "list"], b"").ok();
+    }
+    let none = format!("http://{free},127.0.0.1:1");
+    service
+        .run(&["--endpoint", &none, "topic", "list"], b"")
+        .failed(5, "cannot connect to http://127.0.0.1:");
+    service.run(&["--endpoint", &format!("{several},"), "topic", "list"], b"").failed(2, "endpoint");
     let begin = std::time::Instant::elapsed;
     let started = tokio::time::Instant::now().into_std();
     let said = service.run(

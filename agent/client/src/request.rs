@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use tidelog_proto::limits::{REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX};
 use tidelog_proto::status::ApiError;
-use tidelog_proto::v1::ErrorReason;
 use tidelog_proto::v1::admin_service_client::AdminServiceClient;
 use tidelog_proto::v1::consumer_service_client::ConsumerServiceClient;
 use tidelog_proto::v1::producer_service_client::ProducerServiceClient;
@@ -13,7 +12,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
 use crate::backoff::Backoff;
-use crate::connection::Client;
+use crate::connection::{Client, is_transport_error};
 use crate::error::RequestError;
 
 pub(crate) fn admin(channel: Channel) -> AdminServiceClient<Channel> {
@@ -43,11 +42,8 @@ pub(crate) enum Repeat {
     IfNotDone,
 }
 
-/// What an error of a whole request says about the connection.
-pub(crate) fn is_transport_error(error: &ApiError) -> bool {
-    error.reason == ErrorReason::Unspecified
-        && matches!(error.code, Code::Unavailable | Code::Unknown | Code::Cancelled)
-}
+/// A request that may be repeated is given to so many agents in turn, if there are as many, before the time is over.
+const ATTEMPTS: u32 = 3;
 
 /// Sends a request until it is answered, refused for good, or the client's time limit is over. `send` makes one attempt.
 pub(crate) async fn call<T, F>(
@@ -61,19 +57,39 @@ where
     let limit = client.options().request_timeout;
     let deadline = Instant::now() + limit;
     let mut backoff = Backoff::new(client.options().entropy.clone());
+    // In a row, by an agent that answered.
+    let mut refusals = 0;
     loop {
-        let connection = client.connection().await?;
-        let error = match tokio::time::timeout_at(deadline, send(connection.channel)).await {
-            Ok(Ok(response)) => return Ok(response.into_inner()),
-            Ok(Err(status)) => ApiError::from_status(&status),
-            Err(_) => {
-                let message = format!("no answer within {} ms", limit.as_millis());
-                let status = Status::deadline_exceeded(message);
-                return Err(RequestError::sort(ApiError::from_status(&status), repeat == Repeat::Always));
+        let connection = match tokio::time::timeout_at(deadline, client.connection()).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => {
+                let wait = backoff.next(None);
+                if Instant::now() + wait >= deadline {
+                    return Err(error.into());
+                }
+                tokio::time::sleep(wait).await;
+                continue;
             }
+            Err(_) => return Err(late(limit, true)),
         };
+        let hedged = repeat == Repeat::Always && client.has_choice();
+        let patience = if hedged { deadline.min(Instant::now() + limit / ATTEMPTS) } else { deadline };
+        let status = match tokio::time::timeout_at(patience, send(connection.channel)).await {
+            Ok(Ok(response)) => return Ok(response.into_inner()),
+            Ok(Err(status)) => status,
+            Err(_) if Instant::now() < deadline => {
+                // A process that was stopped takes requests and answers none.
+                client.give_up(connection.number);
+                continue;
+            }
+            Err(_) => return Err(late(limit, repeat == Repeat::Always)),
+        };
+        let error = ApiError::from_status(&status);
+        client.note(connection.number, &error);
         let broken = is_transport_error(&error);
-        if broken || error.reason == ErrorReason::Draining {
+        refusals = if broken { 0 } else { refusals + 1 };
+        if refusals > 1 && error.code == Code::Unavailable && client.has_choice() {
+            // Perhaps it is this agent alone that does not reach what all of them need.
             client.give_up(connection.number);
         }
         let passes = match error.code {
@@ -82,7 +98,7 @@ where
             Code::Unknown | Code::Cancelled => broken,
             _ => false,
         };
-        let harmless = repeat == Repeat::Always || !error.outcome_unknown();
+        let harmless = repeat == Repeat::Always || !error.outcome_unknown() || was_never_sent(&status);
         let wait = backoff.next(error.retry_after);
         if !passes || !harmless || Instant::now() + wait >= deadline {
             return Err(RequestError::sort(error, repeat == Repeat::Always));
@@ -90,6 +106,23 @@ where
         tracing::debug!(%error, ?wait, "request is repeated");
         tokio::time::sleep(wait).await;
     }
+}
+
+fn late(limit: Duration, did_nothing: bool) -> RequestError {
+    let status = Status::deadline_exceeded(format!("no answer within {} ms", limit.as_millis()));
+    RequestError::sort(ApiError::from_status(&status), did_nothing)
+}
+
+/// Whether a request failed because no connection could be made: an idle one had broken, and its agent is gone.
+fn was_never_sent(status: &Status) -> bool {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// A request with the deadline that the service should keep, too.

@@ -37,8 +37,9 @@ enum BenchCommand {
 
 /// Runs `tidelog bench`.
 pub async fn run(args: BenchArgs, endpoint: &str) -> Result<(), Failure> {
-    let endpoint: Endpoint =
-        endpoint.parse().map_err(|error: tidelog_client::ConnectError| Failure::usage(error.to_string()))?;
+    let endpoints = Endpoint::parse_list(endpoint).map_err(|error| Failure::usage(error.to_string()))?;
+    // One agent is measured: the first.
+    let Some(endpoint) = endpoints.into_iter().next() else { return Err(Failure::usage("no endpoint")) };
     match args.command {
         BenchCommand::Produce(args) => produce::run(*args, &endpoint).await,
         BenchCommand::Consume(args) => consume::run(*args, &endpoint).await,

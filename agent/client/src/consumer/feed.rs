@@ -238,9 +238,7 @@ impl Feed {
     /// A stream that ended with an error: the connection's, or the service's.
     fn broken(&self, connection: u64, status: &tonic::Status) -> End {
         let error = ApiError::from_status(status);
-        if request::is_transport_error(&error) || error.reason == ErrorReason::Draining {
-            self.client.give_up(connection);
-        }
+        self.client.note(connection, &error);
         End::Broken(error)
     }
 }

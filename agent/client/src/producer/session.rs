@@ -18,7 +18,7 @@ use super::queues::Queues;
 use crate::backoff::Backoff;
 use crate::connection::{Client, Connection};
 use crate::error::{ConnectError, ProduceError};
-use crate::request::{self, Repeat, call, is_transport_error, with_deadline};
+use crate::request::{self, Repeat, call, with_deadline};
 
 /// How often the delivery timeout is looked at.
 const EXPIRY_CHECK: Duration = Duration::from_millis(250);
@@ -235,9 +235,7 @@ impl Session {
 
     /// Takes note of why a stream broke.
     fn broken(&mut self, connection: &Connection, error: ApiError) -> ApiError {
-        if is_transport_error(&error) || error.reason == ErrorReason::Draining {
-            self.client.give_up(connection.number);
-        }
+        self.client.note(connection.number, &error);
         error
     }
 }

@@ -1,5 +1,8 @@
 //! A service in memory that keeps the contract's promises, and breaks connections where a test says so: what a real agent cannot be made to do
 //! at a chosen moment.
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+pub mod network;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -18,6 +21,7 @@ use tidelog_proto::v1::{self, ErrorReason};
 use tidelog_record::{BatchHeader, BatchLimits, validate};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::server::Router;
 use tonic::{Request, Response, Status, Streaming};
 
 /// What happens to the next append, in turn; `Write` once all are used up.
@@ -56,6 +60,8 @@ pub struct State {
     /// Batches sent to consumers.
     pub sent: usize,
     pub next_producer: i64,
+    /// Topics that were created, in turn.
+    pub created: Vec<String>,
     /// Base sequence and record count to base offset, of each producer and partition.
     seen: BTreeMap<(i64, i32), BTreeMap<i32, i64>>,
     /// The next sequence of each producer in each partition.
@@ -73,18 +79,24 @@ pub const PARTITIONS: i32 = 2;
 
 impl Fake {
     pub async fn start() -> (Self, SocketAddr) {
-        let fake = Self { state: Arc::default(), changed: watch::Sender::new(()) };
+        let fake = Self::new();
         let listener =
             tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("loopback has free ports");
         let address = listener.local_addr().expect("bound");
         let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
-        let server = tonic::transport::Server::builder()
-            .add_service(AdminServiceServer::new(fake.clone()))
-            .add_service(ProducerServiceServer::new(fake.clone()).max_decoding_message_size(16 << 20))
-            .add_service(ConsumerServiceServer::new(fake.clone()))
-            .serve_with_incoming(incoming);
-        tokio::spawn(server);
+        tokio::spawn(fake.router().serve_with_incoming(incoming));
         (fake, address)
+    }
+
+    pub fn new() -> Self {
+        Self { state: Arc::default(), changed: watch::Sender::new(()) }
+    }
+
+    fn router(&self) -> Router {
+        tonic::transport::Server::builder()
+            .add_service(AdminServiceServer::new(self.clone()))
+            .add_service(ProducerServiceServer::new(self.clone()).max_decoding_message_size(16 << 20))
+            .add_service(ConsumerServiceServer::new(self.clone()))
     }
 
     pub fn fates(&self, fates: impl IntoIterator<Item = Fate>) {
@@ -313,9 +325,16 @@ impl ConsumerService for Fake {
 impl AdminService for Fake {
     async fn create_topic(
         &self,
-        _: Request<v1::CreateTopicRequest>,
+        request: Request<v1::CreateTopicRequest>,
     ) -> Result<Response<v1::CreateTopicResponse>, Status> {
-        Err(Status::unimplemented("fake"))
+        let name = request.into_inner().name;
+        let mut state = self.state.lock();
+        if state.created.contains(&name) {
+            return Err(ApiError::new(ErrorReason::TopicExists, "it exists").into());
+        }
+        state.created.push(name.clone());
+        let topic = v1::Topic { name, id: 7, partition_count: 1, ..Default::default() };
+        Ok(Response::new(v1::CreateTopicResponse { topic: Some(topic) }))
     }
 
     async fn get_topic(
