@@ -5,6 +5,7 @@ mod fake;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use fake::network::Network;
 use fake::{Fake, Fate, PARTITIONS, TOPIC};
 use futures::StreamExt;
 use proptest::prelude::*;
@@ -310,6 +311,31 @@ async fn seek_and_pause_hold_what_they_say() {
         assert_eq!((record.partition, record.offset.get()), (partition(1), expected));
     }
     assert!(consumer.reached_start_watermarks());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_read_ahead_of_one_partition_outlives_changes_of_another() {
+    let (fake, network) = (Fake::new(), Network::default());
+    network.serve("a", &fake);
+    let client = network.client(&["a"]).await;
+    let producer = client.producer(single());
+    for number in 0..5 {
+        send(&producer, 0, format!("a{number}")).await.expect("acknowledged");
+        send(&producer, 1, format!("b{number}")).await.expect("acknowledged");
+    }
+    let all: Vec<_> = (0..PARTITIONS).map(|number| (topic(), partition(number), StartAt::Earliest)).collect();
+    let mut consumer = client.consumer(&all, ConsumerOptions::default()).await.expect("known partitions");
+    // With paused time this ends when everything is read ahead, and nothing is under way.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(fake.state.lock().sent, 10);
+    consumer.seek(&topic(), partition(0), Offset::new(3).expect("in range"));
+    let mut offsets = [Vec::new(), Vec::new()];
+    for _ in 0..7 {
+        let record = consumer.next().await.expect("more").expect("a record");
+        offsets[record.partition.position()].push(record.offset.get());
+    }
+    assert_eq!(offsets, [vec![3, 4], vec![0, 1, 2, 3, 4]]);
+    assert_eq!(fake.state.lock().sent, 12);
 }
 
 #[tokio::test]

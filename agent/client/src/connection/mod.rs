@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tidelog_metadata_log::env::{Clock, Entropy, SystemClock};
 use tidelog_proto::status::ApiError;
 use tidelog_proto::v1::ErrorReason;
+use tokio::sync::watch;
 use tonic::Code;
 use tonic::transport::Channel;
 
@@ -74,6 +75,8 @@ struct Inner {
     current: Mutex<Current>,
     /// Held by whoever makes a connection: the others wait for it and share what came of it.
     connecting: tokio::sync::Mutex<()>,
+    /// Number of the last connection that was given up.
+    given_up: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -108,6 +111,7 @@ impl Client {
             options,
             current: Mutex::new(current),
             connecting: tokio::sync::Mutex::default(),
+            given_up: watch::Sender::new(0),
         };
         let client = Self { inner: Arc::new(inner) };
         client.connection().await?;
@@ -167,7 +171,15 @@ impl Client {
         let mut current = self.inner.current.lock();
         if current.number == number && current.channel.take().is_some() {
             current.endpoint = (current.endpoint + 1) % self.inner.endpoints.len().max(1);
+            self.inner.given_up.send_replace(number);
         }
+    }
+
+    /// Ends when somebody gives a connection up.
+    pub(crate) async fn given_up(&self, number: u64) {
+        let mut given_up = self.inner.given_up.subscribe();
+        // The sender lives as long as the client.
+        let _ = given_up.wait_for(|last| *last >= number).await;
     }
 
     /// Takes note of an error of a whole request or stream: it may say that the connection, or the agent behind it, is no good.

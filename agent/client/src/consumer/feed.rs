@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tidelog_proto::status::ApiError;
 use tidelog_proto::v1::{self, ErrorReason, RecordFormat};
 use tidelog_types::{Offset, PartitionIndex, TopicName};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 use tonic::Code;
 
@@ -19,12 +20,17 @@ use crate::request;
 /// The service sends at least a heartbeat every 15 s.
 const SILENCE_MAX: Duration = Duration::from_secs(45);
 
-/// What the feed tells the consumer. `position` is that of the partition in the consumer's list.
+/// Number of a time for which a partition is read: what was read before a seek, or before the partition was given up and taken again, has
+/// another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lease(pub u64);
+
+/// What the feed tells the consumer.
 #[derive(Debug)]
 pub(super) enum Event {
     /// Batches of one partition.
     Batches {
-        position: usize,
+        lease: Lease,
         batches: Vec<v1::RecordBatch>,
         /// The offset after the last record.
         next: Offset,
@@ -33,9 +39,9 @@ pub(super) enum Event {
         memory: Option<OwnedSemaphorePermit>,
     },
     /// Nothing new, but where the partition stands.
-    Progress { position: usize, progress: Progress },
+    Progress { lease: Lease, progress: Progress },
     /// The partition delivers no more.
-    Failed { position: usize, error: ApiError },
+    Failed { lease: Lease, error: ApiError },
     /// Nobody has answered for long; the feed goes on trying.
     Unavailable { after: Duration, cause: String },
 }
@@ -50,13 +56,35 @@ pub(super) struct Progress {
 /// A partition that is read.
 #[derive(Debug)]
 pub(super) struct Source {
-    pub position: usize,
-    pub topic: TopicName,
-    pub partition: PartitionIndex,
+    pub lease: Lease,
     /// The offset to read from next.
     pub next: Offset,
     /// As the service told, so that a topic created later under this name is noticed.
     pub topic_id: Option<u64>,
+}
+
+/// A partition as the service names it.
+pub(super) type Key = (String, i32);
+
+/// How the service names a partition.
+pub(super) fn key(topic: &TopicName, partition: PartitionIndex) -> Key {
+    (topic.to_string(), partition.get())
+}
+
+/// What the consumer wants changed and the feed has not taken note of yet. The feed goes on with what is not named.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    /// The last word on each partition: read it like this, or not at all.
+    wanted: Mutex<BTreeMap<Key, Option<Source>>>,
+    wake: Notify,
+}
+
+impl Changes {
+    /// All at once: the service gets one request for them.
+    pub(super) fn put(&self, changes: impl IntoIterator<Item = (Key, Option<Source>)>) {
+        self.wanted.lock().extend(changes);
+        self.wake.notify_one();
+    }
 }
 
 /// See the module's documentation.
@@ -65,26 +93,35 @@ pub(super) struct Feed {
     pub client: Client,
     pub options: ConsumerOptions,
     /// Those that have not failed, by what the service calls them.
-    pub sources: BTreeMap<(String, i32), Source>,
+    pub sources: BTreeMap<Key, Source>,
+    pub changes: Arc<Changes>,
     pub events: mpsc::Sender<Event>,
 }
 
 /// Why a stream ended.
 enum End {
-    /// The consumer is gone, or nothing is left to read.
+    /// The consumer is gone.
     Over,
-    /// Another stream goes on at once.
+    /// Another stream goes on at once, if there is anything to read.
     Again,
     Broken(ApiError),
 }
 
 impl Feed {
-    /// Reads until the consumer is gone or every partition has failed.
+    /// Reads until the consumer is gone.
     pub async fn run(mut self) {
         let memory = Arc::new(Semaphore::new(self.options.prefetch_bytes.clamp(1, u32::MAX as usize)));
         let mut backoff = Backoff::new(self.client.options().entropy.clone());
         let mut failing_since = None;
-        while !self.sources.is_empty() {
+        loop {
+            self.take_changes();
+            if self.sources.is_empty() {
+                tokio::select! {
+                    biased;
+                    () = self.events.closed() => return,
+                    () = self.changes.wake.notified() => continue,
+                }
+            }
             let mut heard = false;
             let error = match self.stream(&memory, &mut heard).await {
                 End::Over => return,
@@ -113,6 +150,20 @@ impl Feed {
         }
     }
 
+    /// Whether anything changed.
+    fn take_changes(&mut self) -> bool {
+        let wanted = std::mem::take(&mut *self.changes.wanted.lock());
+        let any = !wanted.is_empty();
+        for (key, source) in wanted {
+            let before = self.sources.remove(&key);
+            if let Some(mut source) = source {
+                source.topic_id = source.topic_id.or(before.and_then(|before| before.topic_id));
+                self.sources.insert(key, source);
+            }
+        }
+        any
+    }
+
     /// Opens a stream where the last one stopped and reads it to its end.
     async fn stream(&mut self, memory: &Arc<Semaphore>, heard: &mut bool) -> End {
         let connection = match self.client.connection().await {
@@ -128,15 +179,26 @@ impl Feed {
             Ok(Err(status)) => return self.broken(connection.number, &status),
             Err(_) => return self.broken(connection.number, &silent()),
         };
+        let given_up = self.client.clone();
+        let given_up = given_up.given_up(connection.number);
+        tokio::pin!(given_up);
         loop {
             let message = tokio::select! {
                 biased;
                 () = self.events.closed() => return End::Over,
+                () = self.changes.wake.notified() => {
+                    if self.take_changes() {
+                        return End::Again;
+                    }
+                    continue;
+                }
+                // Somebody else found that its agent is no good.
+                () = &mut given_up => return End::Again,
                 message = tokio::time::timeout(SILENCE_MAX, messages.message()) => message,
             };
             let message = match message {
                 Ok(Ok(Some(message))) => message.message,
-                Ok(Ok(None)) => return if self.sources.is_empty() { End::Over } else { End::Again },
+                Ok(Ok(None)) => return End::Again,
                 Ok(Err(status)) => return self.broken(connection.number, &status),
                 Err(_) => return self.broken(connection.number, &silent()),
             };
@@ -162,9 +224,9 @@ impl Feed {
     }
 
     fn request(&self) -> v1::SubscribeRequest {
-        let partitions = self.sources.values().map(|source| v1::SubscribePartition {
-            topic: source.topic.to_string(),
-            partition: source.partition.get(),
+        let partitions = self.sources.iter().map(|((topic, partition), source)| v1::SubscribePartition {
+            topic: topic.clone(),
+            partition: *partition,
             topic_id: source.topic_id,
             start: Some(v1::subscribe_partition::Start::Offset(source.next.get())),
         });
@@ -186,7 +248,7 @@ impl Feed {
                 if is_passing(&error) {
                     return Some(End::Broken(error));
                 }
-                let event = Event::Failed { position: source.position, error };
+                let event = Event::Failed { lease: source.lease, error };
                 self.sources.remove(&key);
                 if self.events.send(event).await.is_err() {
                     return Some(End::Over);
@@ -196,9 +258,9 @@ impl Feed {
             source.topic_id.get_or_insert(fetched.topic_id);
             let progress =
                 Progress { log_start: fetched.log_start_offset, high_watermark: fetched.high_watermark };
-            let position = source.position;
+            let lease = source.lease;
             let event = if fetched.batches.is_empty() {
-                Event::Progress { position, progress }
+                Event::Progress { lease, progress }
             } else {
                 let Ok(next) = Offset::new(fetched.next_offset) else {
                     let error = ApiError::new(ErrorReason::Internal, "the service sent a negative offset");
@@ -213,7 +275,7 @@ impl Feed {
                     () = self.events.closed() => return Some(End::Over),
                     memory = memory.acquire_many_owned(permits) => memory.ok(),
                 };
-                Event::Batches { position, batches: fetched.batches, next, progress, memory }
+                Event::Batches { lease, batches: fetched.batches, next, progress, memory }
             };
             if self.events.send(event).await.is_err() {
                 return Some(End::Over);
@@ -227,7 +289,7 @@ impl Feed {
             let Some(source) = self.sources.get_mut(&(told.topic, told.partition)) else { continue };
             source.topic_id.get_or_insert(told.topic_id);
             let progress = Progress { log_start: told.log_start_offset, high_watermark: told.high_watermark };
-            let event = Event::Progress { position: source.position, progress };
+            let event = Event::Progress { lease: source.lease, progress };
             if self.events.send(event).await.is_err() {
                 return Some(End::Over);
             }

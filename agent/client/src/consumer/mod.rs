@@ -1,21 +1,22 @@
 //! The consumer: a stream of records from partitions that the caller names.
 //!
 //! Map: [`start`] where it begins · [`feed`] the task that reads ahead and reconnects · this file, what the caller polls: it checks,
-//! decompresses and decodes, in the caller's own task.
+//! decompresses and decodes ([`decode`]) in the caller's own task.
 
+mod decode;
 mod feed;
 mod start;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures::Stream;
-use tidelog_proto::status::ApiError;
-use tidelog_proto::v1::{self, ErrorReason};
-use tidelog_record::{BatchLimits, DecodedBatch, OwnedRecords, Record};
-use tidelog_types::{Offset, PartitionIndex, TopicName};
+use tidelog_proto::v1;
+use tidelog_record::OwnedRecords;
+use tidelog_types::{Offset, PartitionIndex, TopicId, TopicName};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::JoinHandle;
 
@@ -23,8 +24,10 @@ pub use start::StartAt;
 
 use crate::connection::Client;
 use crate::error::{ConsumeError, RequestError};
-use crate::record::{ConsumedRecord, Header};
-use feed::{Event, Feed, Progress, Source};
+use crate::record::ConsumedRecord;
+use decode::{delivered, failure, open};
+use feed::{Changes, Event, Feed, Key, Lease, Source};
+pub(crate) use start::Begin;
 
 /// Events between the feed and the consumer; the bytes in them are bounded on their own.
 const EVENTS: usize = 64;
@@ -79,10 +82,12 @@ pub struct Position {
 /// partition is yielded once and ends that partition; the stream ends when none is left.
 #[derive(Debug)]
 pub struct Consumer {
-    client: Client,
     options: ConsumerOptions,
     partitions: Vec<Position>,
-    topic_ids: Vec<Option<u64>>,
+    /// Those under which the partitions are read, in the same order.
+    leases: Vec<Lease>,
+    leased: u64,
+    changes: Arc<Changes>,
     events: mpsc::Receiver<Event>,
     feed: JoinHandle<()>,
     current: Option<Current>,
@@ -107,9 +112,43 @@ impl Client {
         options: ConsumerOptions,
     ) -> Result<Consumer, ConsumeError> {
         let begins = start::resolve(self, assignments).await?;
-        let partitions: Vec<Position> = begins
-            .into_iter()
-            .map(|begin| Position {
+        let mut consumer = Consumer::idle(self, options);
+        consumer.add(begins.into_iter().map(|begin| (begin, None)));
+        Ok(consumer)
+    }
+}
+
+impl Consumer {
+    /// A consumer without partitions.
+    pub(crate) fn idle(client: &Client, options: ConsumerOptions) -> Self {
+        let (to_consumer, events) = mpsc::channel(EVENTS);
+        let changes = Arc::new(Changes::default());
+        let feed = Feed {
+            client: client.clone(),
+            options: options.clone(),
+            sources: BTreeMap::new(),
+            changes: Arc::clone(&changes),
+            events: to_consumer,
+        };
+        Self {
+            options,
+            partitions: Vec::new(),
+            leases: Vec::new(),
+            leased: 0,
+            changes,
+            events,
+            feed: tokio::spawn(feed.run()),
+            current: None,
+        }
+    }
+
+    /// Reads partitions from now on, besides those that are read. With the topic's id it is an error if the name belongs to another topic by
+    /// now.
+    pub(crate) fn add(&mut self, begins: impl IntoIterator<Item = (Begin, Option<TopicId>)>) {
+        let mut changes = Vec::new();
+        for (begin, topic_id) in begins {
+            self.remove(&begin.topic, begin.partition);
+            self.partitions.push(Position {
                 topic: begin.topic,
                 partition: begin.partition,
                 next: begin.offset,
@@ -118,39 +157,27 @@ impl Client {
                 high_watermark_at_start: begin.high_watermark,
                 paused: false,
                 failed: false,
-            })
-            .collect();
-        let topic_ids = vec![None; partitions.len()];
-        let (events, feed) = start_feed(self, &options, &partitions, &topic_ids);
-        Ok(Consumer { client: self.clone(), options, partitions, topic_ids, events, feed, current: None })
+            });
+            self.leases.push(Lease(0));
+            changes.extend(self.lease(self.partitions.len() - 1, topic_id));
+        }
+        self.changes.put(changes);
     }
-}
 
-fn start_feed(
-    client: &Client,
-    options: &ConsumerOptions,
-    partitions: &[Position],
-    topic_ids: &[Option<u64>],
-) -> (mpsc::Receiver<Event>, JoinHandle<()>) {
-    let active = partitions.iter().zip(topic_ids).enumerate().filter(|(_, (at, _))| !at.paused && !at.failed);
-    let sources: BTreeMap<(String, i32), Source> = active
-        .map(|(position, (at, topic_id))| {
-            let source = Source {
-                position,
-                topic: at.topic.clone(),
-                partition: at.partition,
-                next: at.next,
-                topic_id: *topic_id,
-            };
-            ((at.topic.to_string(), at.partition.get()), source)
-        })
-        .collect();
-    let (to_consumer, events) = mpsc::channel(EVENTS);
-    let feed = Feed { client: client.clone(), options: options.clone(), sources, events: to_consumer };
-    (events, tokio::spawn(feed.run()))
-}
+    /// Reads a partition no more.
+    pub(crate) fn remove(&mut self, topic: &TopicName, partition: PartitionIndex) {
+        let Some(position) = self.find(topic, partition) else { return };
+        self.changes.put([(feed::key(topic, partition), None)]);
+        self.partitions.remove(position);
+        self.leases.remove(position);
+        self.current = self.current.take().filter(|current| current.position != position);
+        if let Some(current) = &mut self.current
+            && current.position > position
+        {
+            current.position -= 1;
+        }
+    }
 
-impl Consumer {
     /// Where all partitions stand, in the order in which they were named.
     pub fn positions(&self) -> &[Position] {
         &self.partitions
@@ -158,7 +185,7 @@ impl Consumer {
 
     /// Where a partition stands.
     pub fn position(&self, topic: &TopicName, partition: PartitionIndex) -> Option<&Position> {
-        self.partitions.iter().find(|at| at.topic == *topic && at.partition == partition)
+        self.find(topic, partition).and_then(|position| self.partitions.get(position))
     }
 
     /// Whether all partitions have reached the high watermark that they had when the consumer began.
@@ -166,7 +193,7 @@ impl Consumer {
         self.partitions.iter().all(|at| at.failed || at.next >= at.high_watermark_at_start)
     }
 
-    /// Goes on at another offset. What was read ahead, of all partitions, is read again.
+    /// Goes on at another offset. What was read ahead of the partition is dropped.
     pub fn seek(&mut self, topic: &TopicName, partition: PartitionIndex, offset: Offset) {
         self.change(topic, partition, |at| {
             at.next = offset;
@@ -174,7 +201,7 @@ impl Consumer {
         });
     }
 
-    /// Yields no more records of a partition until [`Consumer::resume`]. What was read ahead, of all partitions, is read again.
+    /// Yields no more records of a partition until [`Consumer::resume`]. What was read ahead of it is dropped, and read again then.
     pub fn pause(&mut self, topic: &TopicName, partition: PartitionIndex) {
         self.change(topic, partition, |at| at.paused = true);
     }
@@ -184,19 +211,32 @@ impl Consumer {
         self.change(topic, partition, |at| at.paused = false);
     }
 
+    fn find(&self, topic: &TopicName, partition: PartitionIndex) -> Option<usize> {
+        self.partitions.iter().position(|at| at.partition == partition && at.topic == *topic)
+    }
+
     fn change(&mut self, topic: &TopicName, partition: PartitionIndex, change: impl Fn(&mut Position)) {
-        let named = |at: &&mut Position| at.topic == *topic && at.partition == partition;
-        if let Some(at) = self.partitions.iter_mut().find(named) {
+        let Some(position) = self.find(topic, partition) else { return };
+        if let Some(at) = self.partitions.get_mut(position) {
             change(at);
-            self.restart();
+            self.renew(position, None);
         }
     }
 
-    /// Begins a new feed where the stream stands.
-    fn restart(&mut self) {
-        self.feed.abort();
-        self.current = None;
-        (self.events, self.feed) = start_feed(&self.client, &self.options, &self.partitions, &self.topic_ids);
+    /// Reads a partition from where it stands, if it is to be read; what was read of it before no longer counts.
+    fn renew(&mut self, position: usize, topic_id: Option<TopicId>) {
+        let change = self.lease(position, topic_id);
+        self.changes.put(change);
+        self.current = self.current.take().filter(|current| current.position != position);
+    }
+
+    fn lease(&mut self, position: usize, topic_id: Option<TopicId>) -> Option<(Key, Option<Source>)> {
+        let (at, lease) = (self.partitions.get(position)?, self.leases.get_mut(position)?);
+        self.leased += 1;
+        *lease = Lease(self.leased);
+        let source = Source { lease: *lease, next: at.next, topic_id: topic_id.map(|id| id.0) };
+        let read = !at.paused && !at.failed;
+        Some((feed::key(&at.topic, at.partition), read.then_some(source)))
     }
 
     /// Whether nothing can come before the caller changes something.
@@ -243,38 +283,63 @@ impl Consumer {
                 offset: at.next,
                 problem,
             };
-            self.restart();
+            let position = current.position;
+            self.renew(position, None);
             return Some(Err(error));
         }
     }
 
     /// Takes note of what the feed tells; what the caller has to know is returned.
     fn take(&mut self, event: Event) -> Option<ConsumeError> {
+        let (lease, progress) = match &event {
+            Event::Batches { lease, progress, .. } | Event::Progress { lease, progress } => {
+                (*lease, Some(*progress))
+            }
+            Event::Failed { lease, .. } => (*lease, None),
+            Event::Unavailable { after, cause } => {
+                return Some(ConsumeError::Unavailable { after: *after, cause: cause.clone() });
+            }
+        };
+        // Read before a change: it no longer counts.
+        let position = self.leases.iter().position(|held| *held == lease)?;
+        let at = self.partitions.get_mut(position)?;
+        if let Some(progress) = progress {
+            at.log_start = Offset::new(progress.log_start).unwrap_or(at.log_start);
+            at.high_watermark = Offset::new(progress.high_watermark).unwrap_or(at.high_watermark);
+        }
         match event {
-            Event::Batches { position, batches, next, progress, memory } => {
-                self.note(position, progress);
-                // The feed is started anew with each change, so what it sends belongs to the positions here.
+            Event::Batches { batches, next, memory, .. } => {
                 self.current =
                     Some(Current { position, batches: batches.into(), records: None, next, _memory: memory });
                 None
             }
-            Event::Progress { position, progress } => {
-                self.note(position, progress);
-                None
-            }
-            Event::Failed { position, error } => {
-                let at = self.partitions.get_mut(position)?;
+            Event::Failed { error, .. } => {
                 at.failed = true;
                 Some(failure(at, error))
             }
-            Event::Unavailable { after, cause } => Some(ConsumeError::Unavailable { after, cause }),
+            Event::Progress { .. } | Event::Unavailable { .. } => None,
         }
     }
 
-    fn note(&mut self, position: usize, progress: Progress) {
-        if let Some(at) = self.partitions.get_mut(position) {
-            at.log_start = Offset::new(progress.log_start).unwrap_or(at.log_start);
-            at.high_watermark = Offset::new(progress.high_watermark).unwrap_or(at.high_watermark);
+    /// The next record or error; pending also while there is nothing to read.
+    pub(crate) fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Result<ConsumedRecord, ConsumeError>> {
+        loop {
+            if let Some(item) = self.next_of_current() {
+                return Poll::Ready(item);
+            }
+            match ready!(self.events.poll_recv(cx)) {
+                Some(event) => {
+                    if let Some(error) = self.take(event) {
+                        return Poll::Ready(Err(error));
+                    }
+                }
+                None => {
+                    // Only a defect ends the feed before the consumer.
+                    let message = "the consumer's task ended abnormally".to_owned();
+                    self.partitions.iter_mut().for_each(|at| at.failed = true);
+                    return Poll::Ready(Err(RequestError::Protocol(message).into()));
+                }
+            }
         }
     }
 }
@@ -284,24 +349,13 @@ impl Stream for Consumer {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        loop {
-            if let Some(item) = this.next_of_current() {
-                return Poll::Ready(Some(item));
-            }
-            match ready!(this.events.poll_recv(cx)) {
-                Some(event) => {
-                    if let Some(error) = this.take(event) {
-                        return Poll::Ready(Some(Err(error)));
-                    }
-                }
-                None if this.nothing_left() => return Poll::Ready(None),
-                None => {
-                    // Only a defect ends the feed before its partitions do.
-                    let message = "the consumer's task ended abnormally".to_owned();
-                    this.partitions.iter_mut().for_each(|at| at.failed = true);
-                    return Poll::Ready(Some(Err(RequestError::Protocol(message).into())));
-                }
-            }
+        if this.nothing_left() && this.feed.is_finished() {
+            return Poll::Ready(None);
+        }
+        match this.poll_item(cx) {
+            Poll::Ready(item) => Poll::Ready(Some(item)),
+            Poll::Pending if this.nothing_left() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
         }
     }
 }
@@ -310,39 +364,4 @@ impl Drop for Consumer {
     fn drop(&mut self) {
         self.feed.abort();
     }
-}
-
-/// Checks and decompresses a batch.
-fn open(batch: v1::RecordBatch, max_decompressed_bytes: u32) -> Result<OwnedRecords, String> {
-    let limits = BatchLimits { max_decompressed_bytes, ..BatchLimits::NONE };
-    let base = Offset::new(batch.base_offset).map_err(|error| error.to_string())?;
-    let decoded = DecodedBatch::open(&batch.data, &limits).map_err(|error| error.to_string())?;
-    decoded.into_records(base).map_err(|error| error.to_string())
-}
-
-fn delivered(at: &Position, record: Record) -> ConsumedRecord {
-    let headers = record.headers.into_iter().map(|(key, value)| Header {
-        // The decoder checked that names are UTF-8.
-        key: String::from_utf8_lossy(&key).into_owned(),
-        value,
-    });
-    ConsumedRecord {
-        topic: at.topic.clone(),
-        partition: at.partition,
-        offset: record.offset,
-        timestamp: record.timestamp,
-        key: record.key,
-        value: record.value,
-        headers: headers.collect(),
-    }
-}
-
-fn failure(at: &Position, error: ApiError) -> ConsumeError {
-    let (topic, partition, offset) = (at.topic.clone(), at.partition, at.next);
-    if error.reason == ErrorReason::OffsetOutOfRange {
-        let told = |key| error.metadata.get(key).cloned().unwrap_or_else(|| "?".into());
-        let (earliest, latest) = (told("earliest"), told("latest"));
-        return ConsumeError::OffsetOutOfRange { topic, partition, offset, earliest, latest };
-    }
-    ConsumeError::Partition { topic, partition, offset, error: Box::new(error) }
 }

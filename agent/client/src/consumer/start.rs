@@ -23,7 +23,7 @@ pub enum StartAt {
 
 /// A partition with the offsets that it had when the consumer began.
 #[derive(Debug, Clone)]
-pub(super) struct Begin {
+pub(crate) struct Begin {
     pub topic: TopicName,
     pub partition: PartitionIndex,
     pub offset: Offset,
