@@ -32,6 +32,9 @@ const FRAME_BYTES: u32 = 1024 * 1024;
 const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 const STREAMS_PER_CONNECTION_MAX: u32 = 100;
+/// Streams of one connection that are refused or reset because its client broke the rules, before the connection is ended. A client that opens
+/// streams before it knows the cap breaks them, too.
+const RULES_BROKEN_MAX: usize = 1024;
 /// Requests that carry no records name 2,000 partitions at most, in 600 KB. Two bytes of a request can become a struct of a hundred.
 const BARE_REQUEST_BYTES_MAX: usize = 1024 * 1024;
 /// After a connection that could not be accepted.
@@ -118,6 +121,7 @@ impl GrpcServer {
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+            .http2_max_local_error_reset_streams(Some(RULES_BROKEN_MAX))
             .http2_max_header_list_size(HEADER_BYTES_MAX)
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
