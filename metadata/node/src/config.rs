@@ -26,6 +26,12 @@ pub struct NodeConfig {
     pub witness_interval: Duration,
     /// How often a follower reads the log's end.
     pub follow_interval: Duration,
+    /// How often a leader tells its followers that it lives.
+    pub beat_interval: Duration,
+    /// A leader that was silent for this long is doubted.
+    pub silence_max: Duration,
+    /// A leader whose append or confirmation takes longer than this falls silent: another may reach the stores.
+    pub stall_max: Duration,
     /// First pause before an append or read is repeated; it doubles up to 32 times itself, with jitter.
     pub retry_pause: Duration,
     /// A candidate whose wall clock differs from the store's by more than this does not lead.
@@ -51,6 +57,9 @@ impl NodeConfig {
             roll_bytes: 32 * 1024 * 1024,
             witness_interval: Duration::from_millis(500),
             follow_interval: Duration::from_millis(250),
+            beat_interval: Duration::from_millis(100),
+            silence_max: Duration::from_millis(400),
+            stall_max: Duration::from_secs(1),
             retry_pause: Duration::from_millis(20),
             clock_tolerance: Duration::from_secs(60),
             expiry_interval: Duration::from_secs(600),
@@ -94,11 +103,21 @@ pub enum Mistake {
     TrustWallClock,
     /// Does not look for a successor while it has no work.
     NeverLookForSuccessor,
+    /// Says that proposals which a leader may yet give effect had none.
+    RefuseWhatMayLand,
+    /// Gives proposals that are handed on again new numbers.
+    RenumberRepeats,
+    /// Streams entries to followers before they are in the log.
+    StreamEarly,
+    /// Answers linearizable reads as a follower without asking anyone.
+    AnswerWithoutAsking,
+    /// Takes up followers' proposals that were meant for an earlier leadership.
+    KeepForeignProposals,
 }
 
 impl Mistake {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 20] = [
         Self::SkipSuccessorCheck,
         Self::SkipSealCheck,
         Self::ReusePlaceAfterAbsentReadBack,
@@ -114,5 +133,10 @@ impl Mistake {
         Self::ShowUnfinishedBoot,
         Self::TrustWallClock,
         Self::NeverLookForSuccessor,
+        Self::RefuseWhatMayLand,
+        Self::RenumberRepeats,
+        Self::StreamEarly,
+        Self::AnswerWithoutAsking,
+        Self::KeepForeignProposals,
     ];
 }

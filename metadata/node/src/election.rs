@@ -31,12 +31,17 @@ pub(crate) enum Election {
 const CANDIDATE_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Node {
-    /// Looks for signs of life of the present leader, and takes over if there are none.
-    pub(crate) async fn elect(&mut self, cancel: &CancellationToken) -> Result<Election, ReplicaError> {
+    /// Looks for signs of life of the present leader, and takes over if there are none. `gone` says that there can be none:
+    /// its process was heard before, and nobody listens at its address any more.
+    pub(crate) async fn elect(
+        &mut self,
+        gone: bool,
+        cancel: &CancellationToken,
+    ) -> Result<Election, ReplicaError> {
         tokio::select! {
             biased;
             () = cancel.cancelled() => Ok(Election::Stopped),
-            elected = tokio::time::timeout(CANDIDATE_PATIENCE, self.try_to_lead()) => {
+            elected = tokio::time::timeout(CANDIDATE_PATIENCE, self.try_to_lead(gone)) => {
                 match elected.unwrap_or_else(|_| Ok(Election::Lost("the stores do not answer".into()))) {
                     Err(ReplicaError::Log(error)) => Ok(Election::Lost(error.to_string())),
                     Err(ReplicaError::Snapshot(error)) => Ok(Election::Lost(error.to_string())),
@@ -46,9 +51,9 @@ impl Node {
         }
     }
 
-    async fn try_to_lead(&mut self) -> Result<Election, ReplicaError> {
+    async fn try_to_lead(&mut self, gone: bool) -> Result<Election, ReplicaError> {
         let mut end = self.catch_up().await?;
-        if !self.config.exclusive && end == LogEnd::Open {
+        if !self.config.exclusive && !gone && end == LogEnd::Open {
             // The store is the witness: a leader that lives and has work to do makes the log grow.
             let seen = self.next_place();
             tokio::time::sleep(self.config.witness_interval).await;
@@ -103,8 +108,9 @@ impl Node {
     pub(crate) async fn seal(&mut self) -> Result<bool, ReplicaError> {
         let place = self.next_place();
         let entry = self.entry(EntryBody::Seal);
-        match self.appender().append(place, entry.encode()).await {
-            Landed::Own => self.apply(place, &entry)?,
+        let bytes = entry.encode();
+        match self.appender().append(place, bytes.clone()).await {
+            Landed::Own => self.apply(place, &entry, &bytes)?,
             // Another's seal does as well as ours.
             Landed::Other(bytes) => self.apply_bytes(place, &bytes)?,
             #[cfg(feature = "planted-mistakes")]
@@ -127,9 +133,10 @@ impl Node {
             snapshot,
             digest,
         }));
-        match self.appender().append(place, entry.encode()).await {
+        let bytes = entry.encode();
+        match self.appender().append(place, bytes.clone()).await {
             Landed::Own => {
-                self.apply(place, &entry)?;
+                self.apply(place, &entry, &bytes)?;
                 tracing::info!(event = "epoch_begun", epoch = place.epoch.0);
                 Ok(true)
             }

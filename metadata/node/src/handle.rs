@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
-use tidelog_metadata_state::{Applied, Command, Outcome, State};
+use tidelog_metadata_state::{Applied, Command, Leader, Outcome, Proposal, State};
 use tidelog_types::{AgentInstance, LogIndex, TopicPartition};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
+
+use crate::tail::Tail;
 
 /// Proposals that wait to be taken up; beyond that, callers wait.
 const QUEUE_PROPOSALS: usize = 1024;
@@ -17,7 +19,7 @@ const QUEUE_PROPOSALS: usize = 1024;
 #[derive(Debug, Clone)]
 pub struct Metadata {
     pub(crate) shared: Arc<Shared>,
-    requests: mpsc::Sender<Request>,
+    pub(crate) requests: mpsc::Sender<Request>,
 }
 
 /// What a node and its handles share.
@@ -26,6 +28,7 @@ pub(crate) struct Shared {
     pub instance: AgentInstance,
     pub state: RwLock<State>,
     pub stats: MetadataStats,
+    pub tail: Arc<Tail>,
     /// In an order, so that who is woken first does not depend on the process.
     watchers: Mutex<BTreeMap<TopicPartition, Vec<Arc<Notify>>>>,
     role: watch::Sender<Role>,
@@ -33,8 +36,20 @@ pub(crate) struct Shared {
 
 #[derive(Debug)]
 pub(crate) enum Request {
-    Propose { command: Command, reply: oneshot::Sender<Result<Arc<Outcome>, ProposeError>> },
-    Confirm { reply: oneshot::Sender<Result<LogIndex, ReadIndexError>> },
+    Propose {
+        command: Command,
+        reply: oneshot::Sender<Result<Arc<Outcome>, ProposeError>>,
+    },
+    Confirm {
+        reply: oneshot::Sender<Result<LogIndex, ReadIndexError>>,
+    },
+    /// Proposals of a follower, for the leadership that it listens to and no other.
+    Forward {
+        leadership: u64,
+        proposals: Vec<Proposal>,
+    },
+    /// Somebody needs a leader, whoever it is.
+    Lead,
 }
 
 /// What a node is at the moment.
@@ -95,6 +110,12 @@ pub struct MetadataStats {
     pub elections: AtomicU64,
     /// Snapshots written.
     pub snapshots: AtomicU64,
+    /// Proposals handed on to a leader, repeats included.
+    pub handed_on: AtomicU64,
+    /// Proposals taken over from followers.
+    pub taken_over: AtomicU64,
+    /// Links to a leader that were established.
+    pub links: AtomicU64,
 }
 
 impl MetadataStats {
@@ -110,6 +131,7 @@ impl Metadata {
             instance,
             state: RwLock::new(State::new()),
             stats: MetadataStats::default(),
+            tail: Arc::new(Tail::new()),
             watchers: Mutex::new(BTreeMap::new()),
             role: watch::Sender::new(Role::Booting),
         });
@@ -119,8 +141,11 @@ impl Metadata {
     /// Has a command take effect at most once, and returns its outcome; that it was refused is an outcome too.
     ///
     /// Commands of one node take effect in the order in which this function was called and first polled. At `deadline`
-    /// the caller stops waiting with [`ProposeError::Unknown`]; a command that was not in an entry by then never will
+    /// the caller stops waiting with [`ProposeError::Unknown`]; a command that was not on its way by then never will
     /// be. Dropping the future is the same as a deadline.
+    ///
+    /// A node that follows hands the command on to its leader, and to the next one if need be. When this function returns an
+    /// outcome, this node's replica shows its effect.
     pub async fn propose(&self, command: Command, deadline: Instant) -> Result<Arc<Outcome>, ProposeError> {
         let (reply, outcome) = oneshot::channel();
         let queued =
@@ -156,6 +181,23 @@ impl Metadata {
             Ok(Err(_)) => Err(ReadIndexError("the node has stopped".into())),
             Err(_) => Err(ReadIndexError("the deadline passed".into())),
         }
+    }
+
+    /// Says that a leader is needed, for work that is no command: if none can be heard, this node tries to become one.
+    /// To be repeated every few seconds while it is so.
+    pub fn need_leader(&self) {
+        // A node with a full queue has reasons enough to look for one.
+        let _ = self.requests.try_send(Request::Lead);
+    }
+
+    /// Who leads as far as this node knows, and whether that is this node.
+    pub fn leader(&self) -> (Option<Leader>, bool) {
+        (self.read(|state| state.leader().cloned()), *self.shared.role.borrow() == Role::Leader)
+    }
+
+    /// How many other agents follow this node at the moment.
+    pub fn followers(&self) -> usize {
+        self.shared.tail.followers()
     }
 
     /// Watches partitions for a new end or log start, from now on.

@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 
+use bytes::Bytes;
 use tidelog_metadata_log::LogError;
 use tidelog_metadata_state::{BatchBuilder, Command, Entry, EntryBody, EntryId, SnapshotRef};
 use tidelog_types::Place;
@@ -34,6 +35,11 @@ pub(crate) struct Term {
     pub snapshot_ready: Option<Snapshot>,
     pub truncation: Option<Task<Option<Place>>>,
     expiry_at: Instant,
+    /// When to tell followers that this leader lives.
+    beat_at: Instant,
+    /// When to look for a successor if nothing else would tell of one.
+    look_at: Instant,
+    confirming_since: Instant,
     /// The next epoch has begun: nothing new is started, and what is in flight will find its place sealed.
     deposed: bool,
 }
@@ -44,7 +50,8 @@ pub(crate) type Snapshot = (SnapshotRef, Option<LeaderClock>);
 struct InFlight {
     place: Place,
     entry: Entry,
-    bytes: u64,
+    bytes: Bytes,
+    since: Instant,
     append: Task<Landed>,
 }
 
@@ -68,12 +75,25 @@ enum Event {
     Truncated(Option<Place>),
     Request(Option<Request>),
     Expiry,
+    Beat,
     Quiet,
 }
 
 impl Node {
     /// Leads the epoch whose Begin this node has applied, until it is deposed or asked to stop.
     pub(crate) async fn lead(&mut self, cancel: &CancellationToken) -> Result<Turn, ReplicaError> {
+        // What was handed on to leaders before comes first.
+        self.proposals.recall();
+        self.shared.tail.open(self.next_place());
+        let ended = self.lead_until(cancel).await;
+        self.shared.tail.close();
+        if !self.errs(Mistake::KeepForeignProposals) {
+            self.proposals.drop_followers();
+        }
+        ended
+    }
+
+    async fn lead_until(&mut self, cancel: &CancellationToken) -> Result<Turn, ReplicaError> {
         let mut term = self.new_term();
         let mut stopping = false;
         term.behind_append.append(&mut self.confirms);
@@ -88,6 +108,10 @@ impl Node {
                 return Ok(self.step_down(term));
             }
             if idle && stopping && self.proposals.is_queue_empty() && term.confirming.is_none() {
+                if !self.config.exclusive {
+                    // Whoever has work takes over at once, without looking for signs of life first.
+                    self.seal().await?;
+                }
                 return Ok(Turn::Stop);
             }
             if idle && let Some(snapshot) = term.snapshot_ready.take() {
@@ -108,7 +132,10 @@ impl Node {
                     self.take_waiting_requests();
                 }
                 Event::Expiry => self.propose_expiry(&mut term),
-                Event::Quiet if self.errs(Mistake::NeverLookForSuccessor) => {}
+                Event::Beat => self.beat(&mut term),
+                Event::Quiet if self.errs(Mistake::NeverLookForSuccessor) => {
+                    term.look_at = Instant::now() + self.config.follow_interval;
+                }
                 Event::Quiet => self.look_for_successor(&mut term),
             }
             if term.in_flight.is_some() && !self.errs(Mistake::ConfirmBeforeAppendResolves) {
@@ -135,6 +162,9 @@ impl Node {
             snapshot_ready: None,
             truncation: None,
             expiry_at: Instant::now() + self.config.expiry_interval,
+            beat_at: Instant::now(),
+            look_at: Instant::now() + self.config.follow_interval,
+            confirming_since: Instant::now(),
             deposed: false,
         };
         self.start_truncation(&mut term);
@@ -151,6 +181,7 @@ impl Node {
             }
         };
         let has_room = self.proposals.has_room();
+        let followed = self.shared.tail.followers() > 0;
         tokio::select! {
             biased;
             () = cancel.cancelled(), if !stopping => Event::Cancelled,
@@ -160,7 +191,8 @@ impl Node {
             below = finished(&mut term.truncation) => Event::Truncated(below),
             request = self.requests.recv(), if has_room && !stopping => Event::Request(request),
             () = tokio::time::sleep_until(term.expiry_at) => Event::Expiry,
-            () = tokio::time::sleep(self.config.follow_interval), if quiet => Event::Quiet,
+            () = tokio::time::sleep_until(term.beat_at), if followed => Event::Beat,
+            () = tokio::time::sleep_until(term.look_at), if quiet => Event::Quiet,
         }
     }
 
@@ -178,34 +210,44 @@ impl Node {
         let (entry, bytes) = builder.finish(EntryId(self.entropy.uuid()), self.entry_time());
         let place = self.next_place();
         let appender = self.appender();
-        let length = bytes.len() as u64;
+        let sent = bytes.clone();
         #[cfg(feature = "planted-mistakes")]
         let append: Task<Landed> = {
             let mistake = self.config.mistake;
-            Box::pin(async move { appender.append_mistaken(place, bytes, mistake).await })
+            Box::pin(async move { appender.append_mistaken(place, sent, mistake).await })
         };
         #[cfg(not(feature = "planted-mistakes"))]
-        let append: Task<Landed> = Box::pin(async move { appender.append(place, bytes).await });
+        let append: Task<Landed> = Box::pin(async move { appender.append(place, sent).await });
         if self.errs(Mistake::AcknowledgeEarly) {
             // Outcomes computed on a copy, told before anything is durable.
             if let Ok(applied) = self.shared.state.read().clone().apply(place, &entry) {
                 self.proposals.resolve(&applied);
             }
         }
-        term.in_flight = Some(InFlight { place, entry, bytes: length, append });
+        if self.errs(Mistake::StreamEarly) {
+            self.shared.tail.push(place, bytes.clone());
+        }
+        term.in_flight = Some(InFlight { place, entry, bytes, since: Instant::now(), append });
     }
 
     fn landed(&mut self, term: &mut Term, landed: Landed) -> Result<(), ReplicaError> {
-        let Some(InFlight { place, entry, bytes, append: _ }) = term.in_flight.take() else { return Ok(()) };
+        let Some(InFlight { place, entry, bytes, since: _, append: _ }) = term.in_flight.take() else {
+            return Ok(());
+        };
+        term.look_at = Instant::now() + self.config.follow_interval;
         match landed {
             Landed::Own => {
-                self.apply(place, &entry)?;
+                self.apply(place, &entry, &bytes)?;
                 term.entries += 1;
-                term.bytes += bytes;
+                term.bytes += bytes.len() as u64;
             }
             Landed::Other(found) => {
                 if let EntryBody::Batch(proposals) = entry.body {
                     self.proposals.requeue(proposals);
+                }
+                if self.errs(Mistake::RepeatWithNewId) {
+                    // It does not know its own bytes again, and says what would be true if they were another's.
+                    self.proposals.refuse_queued("another entry stands there", std::time::Duration::ZERO);
                 }
                 self.apply_bytes(place, &found)?;
                 if self.shared.state.read().open_seal().is_none() {
@@ -220,7 +262,7 @@ impl Node {
             Landed::GivenUp => {
                 if let EntryBody::Batch(proposals) = entry.body {
                     self.proposals.requeue(proposals);
-                    self.proposals.refuse_queued("the store did not answer");
+                    self.proposals.refuse_queued("the store did not answer", std::time::Duration::ZERO);
                 }
             }
         }
@@ -244,6 +286,7 @@ impl Node {
     /// Reads whether the next epoch has begun: for those who asked, and when nothing else would tell a leader without
     /// work that another node leads by now. Its replica would stay as it is, and its readers would wait for ever.
     fn look_for_successor(&self, term: &mut Term) {
+        term.confirming_since = Instant::now();
         if self.errs(Mistake::SkipConfirm) || self.errs(Mistake::SkipSuccessorCheck) {
             term.confirming = Some(Box::pin(std::future::ready(Ok(false))));
             return;
@@ -254,6 +297,7 @@ impl Node {
     }
 
     fn confirmed(&mut self, term: &mut Term, confirmed: Result<bool, LogError>) {
+        term.look_at = Instant::now() + self.config.follow_interval;
         let index = self.shared.state.read().index();
         let answer = match confirmed {
             Ok(false) => Ok(index),
@@ -267,6 +311,19 @@ impl Node {
         };
         for reply in term.confirming_for.drain(..) {
             let _ = reply.send(answer.clone());
+        }
+    }
+
+    /// Tells followers that this leader lives, unless the stores keep it waiting: then another may do better.
+    fn beat(&mut self, term: &mut Term) {
+        let now = Instant::now();
+        term.beat_at = now + self.config.beat_interval;
+        let appending = term.in_flight.as_ref().map(|in_flight| in_flight.since);
+        let confirming = term.confirming.as_ref().map(|_| term.confirming_since);
+        let stalled =
+            [appending, confirming].into_iter().flatten().any(|since| now - since >= self.config.stall_max);
+        if !stalled && !term.deposed {
+            self.shared.tail.beat();
         }
     }
 

@@ -8,12 +8,13 @@
 //! relies on clocks, leases or locks for safety.
 //!
 //! Map: [`handle`] what the rest of the agent calls · [`config`] its settings · `node` boot and the choice of role ·
-//! [`genesis`] the beginning of a cluster · `replica` reading the log · `election` taking over · `lead` committing · `maintenance` snapshots and truncation · `time` the leader's clock · [`snapshots`] where
+//! [`genesis`] the beginning of a cluster · `replica` reading the log · `follow` hearing from the leader · [`peers`] the seam for that · `served`, `tail` the leader's side of it · `election` taking over · `lead` committing · `maintenance` snapshots and truncation · `time` the leader's clock · [`snapshots`] where
 //! they lie.
 
 mod append;
 pub mod config;
 mod election;
+mod follow;
 pub mod genesis;
 pub mod handle;
 mod lead;
@@ -21,13 +22,18 @@ mod maintenance;
 #[cfg(feature = "planted-mistakes")]
 mod mistakes;
 mod node;
+pub mod peers;
 mod proposals;
 mod replica;
+mod served;
 pub mod snapshots;
+mod tail;
 mod time;
 
 pub use config::{Mistake, NodeConfig};
 pub use handle::{Metadata, MetadataStats, PartitionWatch, ProposeError, ReadIndexError, Role};
 pub use node::Node;
+pub use peers::{FromLeader, Link, LinkError, Peers, ToLeader};
 pub use replica::NodeError;
+pub use served::Follower;
 pub use snapshots::{ObjectSnapshots, SnapshotStore, SnapshotStoreError};

@@ -1,23 +1,27 @@
 //! The node: one future that boots, follows and leads.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidelog_metadata_log::MetadataLog;
 use tidelog_metadata_log::env::{Clock, Entropy};
 use tidelog_metadata_state::{Outcome, State};
-use tidelog_types::{LogIndex, Place};
+use tidelog_types::{AgentInstance, LogIndex, Place};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::append::{Appender, Backoff};
 use crate::config::{Mistake, NodeConfig};
-use crate::election::Election;
-use crate::handle::{Metadata, ProposeError, ReadIndexError, Request, Role, Shared};
+use crate::handle::{Metadata, MetadataStats, ProposeError, ReadIndexError, Request, Role, Shared};
+use crate::peers::Peers;
 use crate::proposals::Proposals;
-use crate::replica::{LogEnd, NodeError, ReplicaError};
+use crate::replica::{NodeError, ReplicaError};
 use crate::snapshots::SnapshotStore;
 use crate::time::LeaderClock;
+
+/// How long a request for a leader counts.
+const LEADER_NEEDED: Duration = Duration::from_secs(5);
 
 pub(crate) type ProposeResult = Result<Arc<Outcome>, ProposeError>;
 pub(crate) type ConfirmReply = oneshot::Sender<Result<LogIndex, ReadIndexError>>;
@@ -39,6 +43,12 @@ pub struct Node {
     pub(crate) proposals: Proposals,
     pub(crate) confirms: Vec<ConfirmReply>,
     pub(crate) lost_races: Backoff,
+    /// How this node reaches others; without, it knows them by the log alone.
+    pub(crate) peers: Option<Arc<dyn Peers>>,
+    /// The last leader that this process had a link to.
+    pub(crate) heard_from: Option<AgentInstance>,
+    /// Somebody needs a leader until then.
+    pub(crate) leader_needed_until: Instant,
     /// Outcomes of the node's own proposals that are still to come; held so that they are not left out as abandoned.
     pub(crate) own_outcomes: Vec<oneshot::Receiver<ProposeResult>>,
 }
@@ -80,9 +90,18 @@ impl Node {
             proposals,
             confirms: Vec::new(),
             lost_races,
+            peers: None,
+            heard_from: None,
+            leader_needed_until: Instant::now(),
             own_outcomes: Vec::new(),
         };
         (metadata, node)
+    }
+
+    /// Lets the node reach other agents.
+    pub fn with_peers(mut self, peers: Arc<dyn Peers>) -> Self {
+        self.peers = Some(peers);
+        self
     }
 
     /// Takes part in the log until `cancel`, or until something happens that an operator has to look at. After
@@ -92,7 +111,8 @@ impl Node {
         let ended = self.turns(&cancel).await;
         self.shared.set_role(Role::Stopped);
         let why = ended.as_ref().err().map_or_else(|| "the node is stopping".to_owned(), ToString::to_string);
-        self.proposals.refuse_queued(&why);
+        self.shared.tail.close();
+        self.proposals.end(&why);
         self.refuse_confirms(&why);
         ended
     }
@@ -160,75 +180,9 @@ impl Node {
 
     pub(crate) fn publish_booted(&mut self) {
         if let Some(state) = self.booting.take() {
+            self.proposals.resolve_from(&state);
             *self.shared.state.write() = state;
             self.shared.wake_all();
-        }
-    }
-
-    /// Follows the log until there is work that nobody does.
-    async fn follow(&mut self, cancel: &CancellationToken) -> Result<Turn, ReplicaError> {
-        let mut election_not_before = Instant::now();
-        loop {
-            // A node that has the stores for itself leads without being asked: nobody may ask it before it does.
-            if self.config.exclusive || !self.proposals.is_queue_empty() {
-                if cancel.is_cancelled() {
-                    return Ok(Turn::Stop);
-                }
-                if Instant::now() < election_not_before {
-                    self.proposals.refuse_queued("another agent leads, or nobody yet");
-                } else {
-                    match self.elect(cancel).await? {
-                        Election::Won => return Ok(Turn::Lead),
-                        Election::Stopped => return Ok(Turn::Stop),
-                        Election::LeaderLives => {
-                            self.proposals.refuse_queued("another agent leads");
-                            // That is no lost race. Were it one, the pauses of a node that is asked now and then would have
-                            // become long by the time when the leader is gone.
-                            self.lost_races = Backoff::new(self.config.witness_interval);
-                            election_not_before = Instant::now() + self.config.witness_interval;
-                        }
-                        Election::Lost(why) => {
-                            tracing::info!(event = "election_lost", why);
-                            self.proposals.refuse_queued(&why);
-                            election_not_before = Instant::now() + self.lost_races.next(&self.entropy);
-                        }
-                    }
-                }
-            }
-            tokio::select! {
-                biased;
-                () = cancel.cancelled() => return Ok(Turn::Stop),
-                request = self.requests.recv() => match request {
-                    Some(request) => self.accept(request),
-                    None => return Ok(Turn::Stop),
-                },
-                () = tokio::time::sleep(self.config.follow_interval) => {}
-            }
-            self.take_waiting_requests();
-            let caught_up = self.catch_up().await;
-            self.answer_confirms_by_reading(&caught_up);
-            match caught_up {
-                // The store is away: what is asked of this node meanwhile is refused, not kept.
-                Err(error @ (ReplicaError::Log(_) | ReplicaError::Snapshot(_))) => {
-                    self.proposals.refuse_queued(&error.to_string());
-                    tracing::warn!(event = "follow_retry", %error);
-                }
-                other => drop(other?),
-            }
-        }
-    }
-
-    /// A follower that has read to the log's end, by a read that began after it was asked, has seen all that was
-    /// acknowledged before.
-    fn answer_confirms_by_reading(&mut self, caught_up: &Result<LogEnd, ReplicaError>) {
-        match caught_up {
-            Ok(_) => {
-                let index = self.shared.state.read().index();
-                for reply in self.confirms.drain(..) {
-                    let _ = reply.send(Ok(index));
-                }
-            }
-            Err(error) => self.refuse_confirms(&error.to_string()),
         }
     }
 
@@ -246,6 +200,15 @@ impl Node {
                 self.proposals.accept(command, proposed_at, reply);
             }
             Request::Confirm { reply } => self.confirms.push(reply),
+            Request::Forward { leadership, proposals } => {
+                // Of another leadership: the follower repeats them to whoever leads now.
+                let present = self.shared.tail.leadership();
+                if present == Some(leadership) || self.errs(Mistake::KeepForeignProposals) {
+                    MetadataStats::add(&self.shared.stats.taken_over, proposals.len() as u64);
+                    self.proposals.accept_followers(proposals);
+                }
+            }
+            Request::Lead => self.leader_needed_until = Instant::now() + LEADER_NEEDED,
         }
     }
 

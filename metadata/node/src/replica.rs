@@ -213,7 +213,7 @@ impl Node {
         Ok(!read.is_empty())
     }
 
-    pub(crate) fn apply_bytes(&mut self, place: Place, bytes: &[u8]) -> Result<(), ReplicaError> {
+    pub(crate) fn apply_bytes(&mut self, place: Place, bytes: &Bytes) -> Result<(), ReplicaError> {
         let mut entry = decode(place, bytes)?;
         match &mut entry.body {
             EntryBody::Genesis { cluster } => self.check_cluster(*cluster)?,
@@ -225,11 +225,11 @@ impl Node {
             }
             _ => {}
         }
-        self.apply(place, &entry)
+        self.apply(place, &entry, bytes)
     }
 
-    /// Applies an entry, answers whoever waits for it, and wakes readers.
-    pub(crate) fn apply(&mut self, place: Place, entry: &Entry) -> Result<(), ReplicaError> {
+    /// Applies an entry, answers whoever waits for it, wakes readers, and tells followers.
+    pub(crate) fn apply(&mut self, place: Place, entry: &Entry, bytes: &Bytes) -> Result<(), ReplicaError> {
         let applied = match &mut self.booting {
             Some(state) => state.apply(place, entry),
             None => self.shared.state.write().apply(place, entry),
@@ -240,7 +240,11 @@ impl Node {
         })?;
         MetadataStats::add(&self.shared.stats.applied, 1);
         self.proposals.resolve(&applied);
+        if let EntryBody::Begin(begin) = &entry.body {
+            self.proposals.epoch_begun(begin.leader);
+        }
         self.shared.wake(&applied);
+        self.shared.tail.push(place, bytes.clone());
         Ok(())
     }
 }

@@ -191,6 +191,18 @@ fn checksum(flags: u8, payload: &[u8]) -> u32 {
     u32::try_from(digest.finalize()).unwrap_or(u32::MAX)
 }
 
+impl Proposal {
+    /// Its bytes on the way to a leader: a `tidelog.meta.v1.Proposal`.
+    pub fn encode(&self) -> Bytes {
+        wire::Proposal::from(self).encode_to_vec().into()
+    }
+
+    /// Reads one back. Any bytes give a proposal or an error.
+    pub fn decode(bytes: &[u8]) -> Result<Self, EntryError> {
+        wire::Proposal::decode(bytes).map_err(|error| EntryError::Payload(error.to_string()))?.try_into()
+    }
+}
+
 /// Packs proposals into one entry, up to a size.
 #[derive(Debug)]
 pub struct BatchBuilder {
@@ -227,6 +239,16 @@ impl BatchBuilder {
         self.message.proposals.push(message);
         self.proposals.push(proposal);
         Ok(())
+    }
+
+    /// Size of an entry that holds this proposal alone, in bytes before compression.
+    pub fn entry_bytes(proposal: &Proposal) -> usize {
+        wire::Proposal::from(proposal).encoded_len() + PROPOSAL_OVERHEAD_BYTES + ENTRY_OVERHEAD_BYTES
+    }
+
+    /// The proposal that was added last.
+    pub fn last(&self) -> Option<&Proposal> {
+        self.proposals.last()
     }
 
     /// Whether nothing was added.

@@ -57,6 +57,17 @@ fn strike(world: &World, disturbance: Disturbance) {
         }
         Disturbance::Partition => cut(world, machine, Link::Down, time),
         Disturbance::RepliesLost => cut(world, machine, Link::RepliesLost, time),
+        Disturbance::Apart => {
+            world.note(&[15, machine as u64, time.as_millis() as u64], || {
+                format!("node {machine} and the others do not reach each other for {} ms", time.as_millis())
+            });
+            world.lock().machines[machine].apart = true;
+            let world = world.clone();
+            tokio::spawn(async move {
+                sleep(time).await;
+                world.lock().machines[machine].apart = false;
+            });
+        }
         Disturbance::Outage => {
             world.note(&[8, time.as_millis() as u64], || {
                 format!("the stores are away for {} ms", time.as_millis())
@@ -117,6 +128,7 @@ pub fn heal(world: &World) {
     inner.outage = false;
     for machine in &mut inner.machines {
         machine.link = Link::Up;
+        machine.apart = false;
         machine.skew_ms = 0;
         machine.frozen_until = None;
         machine.wake();

@@ -56,10 +56,12 @@ pub enum Disturbance {
     Skew,
     /// A fresh node boots and has to come to the same state.
     Boot,
+    /// A node and the others do not reach each other; all reach the stores.
+    Apart,
 }
 
 /// All disturbances.
-pub const DISTURBANCES: [Disturbance; 8] = [
+pub const DISTURBANCES: [Disturbance; 9] = [
     Disturbance::Freeze,
     Disturbance::Crash,
     Disturbance::Stop,
@@ -68,6 +70,7 @@ pub const DISTURBANCES: [Disturbance; 8] = [
     Disturbance::Outage,
     Disturbance::Skew,
     Disturbance::Boot,
+    Disturbance::Apart,
 ];
 
 impl Profile {

@@ -14,11 +14,11 @@
 //! for instance `TIDELOG_SIM_MISTAKE=SkipSealCheck` before the command); the test `mistakes` shows that the simulation
 //! finds each.
 //!
-//! It simulates `metadata/` alone: no records, no object bodies, no consumer groups, no network between agents.
+//! It simulates `metadata/` alone: no records, no object bodies, no consumer groups.
 //!
 //! Map: [`run`] the script of a run · [`world`] what is shared · [`dice`] random decisions · [`faults`] what can go
 //! wrong, how often · [`chaos`] what happens to nodes from outside · [`process`] a node's process · [`log`],
-//! [`snapshots`], [`clock`] the simulated seams · [`oracle`], [`offsets`] the truth · [`workload`], `produce` clients ·
+//! [`snapshots`], [`clock`], [`network`] the simulated seams · [`oracle`], [`offsets`] the truth · [`workload`], `produce` clients ·
 //! [`history`] what they were told · [`checks`] nodes against the truth · [`trace`] the events.
 
 pub mod chaos;
@@ -28,6 +28,7 @@ pub mod dice;
 pub mod faults;
 pub mod history;
 pub mod log;
+pub mod network;
 pub mod offsets;
 pub mod oracle;
 pub mod process;

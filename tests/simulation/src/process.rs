@@ -2,8 +2,12 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
 use tidelog_metadata_log::env::Entropy;
 use tidelog_metadata_node::{Node, NodeConfig, NodeError};
 use tidelog_types::{AgentInstance, LogIndex};
@@ -12,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::SimClock;
 use crate::log::SimLog;
+use crate::network::SimPeers;
 use crate::snapshots::SimSnapshots;
 use crate::world::{OBSERVER, World};
 
@@ -29,6 +34,9 @@ pub fn start(world: &World, machine: usize) {
         config.expiry_interval = std::time::Duration::from_secs(7);
         config.mistake = settings.mistake;
         config.snapshots_inline = true;
+        if settings.peers && machine != OBSERVER {
+            config.address = machine.to_string();
+        }
         (config, entropy)
     };
     let instance = config.instance;
@@ -38,7 +46,11 @@ pub fn start(world: &World, machine: usize) {
     let log = Arc::new(SimLog::new(world.clone(), machine, instance));
     let snapshots = Arc::new(SimSnapshots::new(world.clone(), machine, instance));
     let clock = Arc::new(SimClock::new(world.clone(), machine));
-    let (metadata, node) = Node::new(config, log, snapshots, clock, entropy);
+    let peers = !config.address.is_empty();
+    let (metadata, mut node) = Node::new(config, log, snapshots, clock, entropy);
+    if peers {
+        node = node.with_peers(Arc::new(SimPeers::new(world.clone(), machine)));
+    }
     let cancel = CancellationToken::new();
     {
         let mut inner = world.lock();
@@ -50,14 +62,23 @@ pub fn start(world: &World, machine: usize) {
         machine.cancel = cancel.clone();
         machine.frozen_until = None;
     }
-    let process = Process { world: world.clone(), machine, run: Box::pin(node.run(cancel)), thaw: None };
+    let run = Box::pin(node.run(cancel));
+    let visitors = FuturesUnordered::new();
+    let process = Process { world: world.clone(), machine, run, visitors, thaw: None };
     let world = world.clone();
     tokio::spawn(async move {
         if let Err(error) = process.await {
             // Nothing that the faults here do may stop a node for good.
             world.violate("INV-19", format!("node {machine} stopped: {error}"));
         }
-        world.lock().machines[machine].node = None;
+        {
+            let mut inner = world.lock();
+            if let Some(node) = inner.machines[machine].node.take() {
+                inner.handed_on += node.stats().handed_on.load(Ordering::Relaxed);
+            }
+            // What they hold is dropped outside of the lock.
+            std::mem::take(&mut inner.machines[machine].visitors)
+        };
         if machine != OBSERVER {
             let down = world.lock().dice.ms(1, 3_000);
             sleep(down).await;
@@ -71,6 +92,7 @@ struct Process {
     world: World,
     machine: usize,
     run: Pin<Box<dyn Future<Output = Result<(), NodeError>> + Send>>,
+    visitors: FuturesUnordered<BoxFuture<'static, ()>>,
     thaw: Option<Pin<Box<tokio::time::Sleep>>>,
 }
 
@@ -92,6 +114,9 @@ impl Future for Process {
         };
         let Some(until) = frozen_until else {
             self.thaw = None;
+            let came = std::mem::take(&mut self.world.lock().machines[self.machine].visitors);
+            self.visitors.extend(came.0);
+            while let Poll::Ready(Some(())) = self.visitors.poll_next_unpin(context) {}
             return self.run.as_mut().poll(context);
         };
         let thaw = self.thaw.get_or_insert_with(|| Box::pin(sleep_until(until)));

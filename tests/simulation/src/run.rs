@@ -53,6 +53,10 @@ pub struct Report {
     pub unknown: u64,
     /// Linearizable reads.
     pub reads: u64,
+    /// Links between nodes.
+    pub links: u64,
+    /// Proposals that followers handed on.
+    pub handed_on: u64,
     /// Virtual time that passed.
     pub virtual_time: Duration,
 }
@@ -241,6 +245,12 @@ fn report(world: &World) -> Report {
     let virtual_time = world.elapsed();
     let inner = world.lock();
     let state: &State = inner.oracle.state();
+    let still_handed_on = inner
+        .machines
+        .iter()
+        .filter_map(|machine| machine.node.as_ref())
+        .map(|node| node.stats().handed_on.load(Ordering::Relaxed))
+        .sum::<u64>();
     let (removed, refilled, late_seals) = inner.oracle.rarities();
     Report {
         removed,
@@ -255,6 +265,8 @@ fn report(world: &World) -> Report {
         refused: inner.history.refused,
         unknown: inner.history.unknown,
         reads: inner.history.reads,
+        links: inner.links,
+        handed_on: inner.handed_on + still_handed_on,
         virtual_time,
     }
 }

@@ -8,6 +8,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use parking_lot::{Mutex, MutexGuard};
 use tidelog_metadata_node::{Metadata, Mistake};
 use tidelog_types::{AgentInstance, ClusterId, LogIndex, TimestampMs};
@@ -64,6 +65,10 @@ pub struct Inner {
     pub on_their_way: usize,
     /// Clock probes, snapshot writes and appends that reached a store.
     pub writes: u64,
+    /// Links between nodes that were established.
+    pub links: u64,
+    /// Proposals that nodes which have ended since had handed on to leaders.
+    pub handed_on: u64,
     /// Clients make no more calls.
     pub clients_stop: bool,
     /// What broke first.
@@ -81,6 +86,8 @@ pub struct Settings {
     pub follow_interval: Duration,
     /// See [`tidelog_metadata_node::NodeConfig::witness_interval`].
     pub witness_interval: Duration,
+    /// Whether nodes reach each other; without, they know of each other by the log alone.
+    pub peers: bool,
     /// The rule that all nodes break.
     pub mistake: Option<Mistake>,
 }
@@ -115,8 +122,22 @@ pub struct Machine {
     pub waker: Option<Waker>,
     /// Its connection to the stores.
     pub link: Link,
+    /// Other machines do not reach it, nor it them.
+    pub apart: bool,
+    /// Work that others brought, which its process is to take up.
+    pub visitors: Visitors,
     /// How far its wall clock is ahead of true time.
     pub skew_ms: i64,
+}
+
+/// Work that others brought to a process.
+#[derive(Default)]
+pub struct Visitors(pub Vec<BoxFuture<'static, ()>>);
+
+impl std::fmt::Debug for Visitors {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} visitors", self.0.len())
+    }
 }
 
 /// A broken invariant.
@@ -141,6 +162,7 @@ impl World {
             roll_entries: dice.pick(&[4, 10, 25, 60]),
             follow_interval: Duration::from_millis(dice.pick(&[100, 250])),
             witness_interval: Duration::from_millis(dice.pick(&[200, 500])),
+            peers: dice.chance(8_000),
             mistake,
         };
         let machines = (0..=NODES)
@@ -153,6 +175,8 @@ impl World {
                 cancel: CancellationToken::new(),
                 waker: None,
                 link: Link::Up,
+                apart: false,
+                visitors: Visitors::default(),
                 skew_ms: 0,
             })
             .collect();
@@ -169,6 +193,8 @@ impl World {
             snapshots: BTreeMap::new(),
             on_their_way: 0,
             writes: 0,
+            links: 0,
+            handed_on: 0,
             clients_stop: false,
             violation: None,
         };

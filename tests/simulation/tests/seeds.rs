@@ -77,6 +77,7 @@ fn seeds() {
         sum(|r| r.reads),
         sum(|r| r.virtual_time.as_secs()),
     );
+    println!("{} links between nodes, {} proposals handed on", sum(|r| r.links), sum(|r| r.handed_on));
     println!(
         "{} places removed, {} of them filled again, {} by a late seal",
         sum(|r| r.removed),
@@ -90,6 +91,7 @@ fn seeds() {
             ("unknown outcomes", sum(|r| r.unknown)),
             ("places filled again", sum(|r| r.refilled)),
             ("late seals", sum(|r| r.late_seals)),
+            ("proposals handed on", sum(|r| r.handed_on)),
         ] {
             assert!(count > 0, "{seeds} seeds had no {what}");
         }
