@@ -12,6 +12,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::Connected;
 
+use crate::connections::ConnectionPlace;
+
 /// What is gathered before a write, and read at once, in bytes.
 const BUFFER_BYTES: usize = 256 * 1024;
 /// Size of the read buffer before a read has filled it; it doubles from there.
@@ -37,6 +39,8 @@ pub struct Gathering<S> {
     filled: usize,
     /// Until the preface has been read: how much of it is there, and when it has to be.
     opening: Option<(usize, Pin<Box<tokio::time::Sleep>>)>,
+    /// Given back when the connection has ended.
+    _place: Option<ConnectionPlace>,
 }
 
 impl<S> Gathering<S> {
@@ -51,7 +55,14 @@ impl<S> Gathering<S> {
             read: 0,
             filled: 0,
             opening: Some((0, Box::pin(tokio::time::sleep(PREFACE_WITHIN)))),
+            _place: None,
         }
+    }
+
+    /// Holds a place among the connections for as long as it lives.
+    pub(crate) fn holding(mut self, place: Option<ConnectionPlace>) -> Self {
+        self._place = place;
+        self
     }
 
     /// Notes how much was read while the connection opens; an error if that takes too long.

@@ -1,11 +1,13 @@
 //! The gRPC server: sockets, HTTP/2 settings, services.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::StreamExt;
-use tidelog_agent::{Agent, Budget};
+use prometheus_client::metrics::counter::Counter;
+use tidelog_agent::Agent;
 use tidelog_proto::FILE_DESCRIPTOR_SET;
 use tidelog_proto::limits::{REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX};
 use tidelog_proto::v1::admin_service_server::AdminServiceServer;
@@ -21,9 +23,11 @@ use tower::{Layer, Service};
 
 use crate::admin::Administering;
 use crate::admission::{Call, admit};
+use crate::connections::{CONNECTIONS_PER_ADDRESS_MAX, Connections};
 use crate::consumer::Consuming;
 use crate::gather::Gathering;
 use crate::producer::Producing;
+use crate::timed::{api_of, refusals};
 
 /// Offered to clients for what they send; what they offer decides about what they get. 16 KiB, the default, costs two thirds of the
 /// throughput.
@@ -125,19 +129,32 @@ impl GrpcServer {
             .http2_max_header_list_size(HEADER_BYTES_MAX)
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-            .layer(Admission { budget: agent.budget().clone() })
+            .layer(Admission { agent: agent.clone() })
             .add_service(producing)
             .add_service(consuming)
             .add_service(administering)
             .add_service(health_service)
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?);
-        let sockets = TcpListenerStream::new(self.listener).then(async |accepted| {
-            if accepted.is_err() {
-                // Out of descriptors, most likely: the next try would fail as fast.
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+        let connections = Connections::new(CONNECTIONS_PER_ADDRESS_MAX);
+        let refused: Counter = Counter::default();
+        agent.metrics().register(
+            "connections_refused",
+            "Connections from addresses that have as many as they may",
+            refused.clone(),
+        );
+        let sockets = TcpListenerStream::new(self.listener).filter_map(move |accepted| {
+            let connection = accepted.map(|socket| gathering(socket, &connections));
+            if let Ok(None) = connection {
+                refused.inc();
             }
-            accepted.map(gathering)
+            async {
+                if connection.is_err() {
+                    // Out of descriptors, most likely: the next try would fail as fast.
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+                connection.transpose()
+            }
         });
         let serving = router.serve_with_incoming_shutdown(sockets, cancel.cancelled_owned());
         tokio::select! {
@@ -147,47 +164,61 @@ impl GrpcServer {
     }
 }
 
-fn gathering(socket: TcpStream) -> Gathering<TcpStream> {
+/// The connection of a socket; `None` if it is closed again at once.
+fn gathering(socket: TcpStream, connections: &Connections) -> Option<Gathering<TcpStream>> {
+    // Who has gone already is noticed later.
+    let place = match socket.peer_addr() {
+        Ok(peer) => Some(connections.enter(peer.ip())?),
+        Err(_) => None,
+    };
     // What is gathered is complete: nothing is gained by waiting for more in the kernel. If it fails, it is slower.
     let _ = socket.set_nodelay(true);
-    Gathering::new(socket)
+    Some(Gathering::new(socket).holding(place))
 }
 
-/// Admits produce calls by the bytes that they bring, and lets no message of any call stall.
+/// Admits produce calls by the bytes that they bring, lets no message of any call stall, and notes what is refused.
 #[derive(Debug, Clone)]
 struct Admission {
-    budget: Budget,
+    agent: Agent,
 }
 
 impl<S> Layer<S> for Admission {
     type Service = Admitting<S>;
 
     fn layer(&self, inner: S) -> Admitting<S> {
-        Admitting { inner, budget: self.budget.clone() }
+        Admitting { inner, agent: self.agent.clone() }
     }
 }
 
 #[derive(Debug, Clone)]
 struct Admitting<S> {
     inner: S,
-    budget: Budget,
+    agent: Agent,
 }
 
-impl<S: Service<http::Request<Body>>> Service<http::Request<Body>> for Admitting<S> {
+impl<S, B> Service<http::Request<Body>> for Admitting<S>
+where
+    S: Service<http::Request<Body>, Response = http::Response<B>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+    B: Send + 'static,
+{
     type Response = S::Response;
     type Error = S::Error;
-    type Future = S::Future;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: http::Request<Body>) -> S::Future {
-        let request = match request.uri().path() {
-            "/tidelog.v1.ProducerService/Produce" => admit(request, &self.budget, Call::Unary),
-            "/tidelog.v1.ProducerService/ProduceStream" => admit(request, &self.budget, Call::Stream),
-            _ => admit(request, &self.budget, Call::Bare),
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let api = api_of(request.uri().path());
+        let call = match api {
+            "produce" => Call::Unary,
+            "produce_stream" => Call::Stream,
+            _ => Call::Bare,
         };
-        self.inner.call(request)
+        let request = admit(request, self.agent.budget(), call);
+        Box::pin(refusals(self.agent.metrics().clone(), api, self.inner.call(request)))
     }
 }

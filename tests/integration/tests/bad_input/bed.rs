@@ -124,6 +124,13 @@ impl Bed {
         FetchedRecordSet::decode(fetched.records).expect("records").records
     }
 
+    /// Calls of an API that ended with a code, as the metrics tell.
+    pub async fn calls(&self, api: &str, code: &str) -> f64 {
+        let labels = [format!("api=\"{api}\""), format!("code=\"{code}\"")];
+        let labels = [labels[0].as_str(), labels[1].as_str()];
+        self.server.metric("tidelog_request_duration_seconds_count", &labels).await
+    }
+
     /// Resident memory of the server in bytes.
     pub fn resident(&self) -> u64 {
         status_kib(self.server.pid(), "VmRSS:") * 1024

@@ -89,6 +89,37 @@ async fn connections_that_say_nothing_cost_little() {
     bed.is_well().await;
 }
 
+/// One address takes the places of no other: beyond its share, its connections are closed at once.
+#[tokio::test]
+async fn connections_of_one_address_are_bounded() {
+    const SHARE: usize = 1_000;
+    let mut bed = Bed::new().await;
+    allow_descriptors(std::process::id()).await;
+    allow_descriptors(bed.server.pid()).await;
+    // All of 127.0.0.0/8 is this machine: the attacker has an address of its own.
+    let connect = async || {
+        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+        socket.bind(([127, 0, 0, 2], 0).into()).expect("loopback");
+        socket.connect(([127, 0, 0, 1], bed.server.port()).into()).await.expect("it listens")
+    };
+    let mut kept = Vec::new();
+    for _ in 0..SHARE {
+        let mut socket = connect().await;
+        socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.expect("one of its share");
+        kept.push(socket);
+    }
+    for _ in 0..20 {
+        // Less time than a connection has to begin to speak.
+        let (mut refused, patience) = (connect().await, Duration::from_secs(5));
+        let ended = tokio::time::timeout(patience, refused.read(&mut [0])).await;
+        assert!(matches!(ended, Ok(Ok(0) | Err(_))), "one more than its share is kept");
+    }
+    assert_eq!(bed.server.metric("tidelog_connections_refused_total", &[]).await, 20.0);
+    bed.serves().await;
+    drop(kept);
+    bed.is_well().await;
+}
+
 #[tokio::test]
 async fn streams_are_capped() {
     const STREAMS: u32 = 100_000;
@@ -287,11 +318,7 @@ async fn running_out_of_descriptors_is_survived() {
     bed.serves().await;
     let pid = bed.server.pid().to_string();
     let open = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("our own child").count();
-    let limited = tokio::process::Command::new("prlimit")
-        .args(["--pid", &pid, &format!("--nofile={}:", open + 40)])
-        .status()
-        .await;
-    assert!(limited.expect("prlimit is there").success());
+    set_descriptors(bed.server.pid(), open + 40).await;
     let channel = bed.channel();
     let mut admin = tidelog_proto::v1::admin_service_client::AdminServiceClient::new(channel);
     let ask = tidelog_proto::v1::GetServerInfoRequest {};
@@ -310,6 +337,21 @@ async fn running_out_of_descriptors_is_survived() {
     drop(sockets);
     tokio::time::sleep(Duration::from_secs(1)).await;
     bed.is_well().await;
+}
+
+/// Lets a process of ours have enough of them for a thousand connections.
+async fn allow_descriptors(pid: u32) {
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).expect("our own process");
+    let soft = limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next());
+    if soft.and_then(|soft| soft.parse::<u64>().ok()).is_some_and(|soft| soft < 4096) {
+        set_descriptors(pid, 4096).await;
+    }
+}
+
+async fn set_descriptors(pid: u32, soft: usize) {
+    let arguments = ["--pid", &pid.to_string(), &format!("--nofile={soft}:")];
+    let set = tokio::process::Command::new("prlimit").args(arguments).status().await;
+    assert!(set.expect("prlimit is there").success());
 }
 
 fn cpu_ticks(pid: &str) -> u64 {

@@ -42,6 +42,9 @@ async fn messages_over_the_limit_are_not_read() {
     }
     let grown = bed.resident_peak().saturating_sub(before);
     assert!(grown < 96 * MIB, "{} MiB for requests that are refused", grown / MIB);
+    for api in ["produce", "fetch", "create_topic"] {
+        assert_eq!(bed.calls(api, "out_of_range").await, 4.0, "{api}");
+    }
     bed.is_well().await;
 }
 
@@ -291,6 +294,7 @@ async fn the_buffers_are_bounded_and_recover() {
             }
         }
     }
+    assert_eq!(bed.calls("produce", "resource_exhausted").await, f64::from(refused));
     let grown = bed.resident_peak().saturating_sub(before);
     println!("{written} batches written, {refused} calls refused, grown by {} MiB", grown / MIB);
     assert!(written >= 16 && refused >= 1, "{written} batches written, {refused} calls refused");

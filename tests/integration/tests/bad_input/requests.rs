@@ -467,5 +467,10 @@ async fn bytes_that_are_no_protobuf_are_refused() {
     assert_eq!(code, Code::Unimplemented);
     let (code, _) = call(bed.channel(), "../../etc/passwd", &[], plain(b"")).await;
     assert_eq!(code, Code::Unimplemented);
+    // What was refused is seen, under the names of the service alone.
+    assert_eq!(bed.calls("other", "unimplemented").await, 2.0);
+    for api in ["produce", "init_producer", "fetch", "subscribe", "create_topic", "list_offsets"] {
+        assert!(bed.calls(api, "internal").await >= 3.0, "{api}");
+    }
     bed.is_well().await;
 }
