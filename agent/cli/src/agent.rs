@@ -26,6 +26,7 @@ pub struct AgentArgs {
 pub async fn run(args: AgentArgs) -> Result<(), Failure> {
     let started = Instant::now();
     args.serve.check()?;
+    args.stores.urls()?;
     args.serve.log.start("info");
     let ports = Ports::bind(&args.serve).await?;
     let stores = ClusterStores::open(&args.stores).await?;

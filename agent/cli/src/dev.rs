@@ -61,9 +61,10 @@ impl DevArgs {
 pub async fn run(args: DevArgs) -> Result<(), Failure> {
     let started = Instant::now();
     args.serve.check()?;
+    let urls = args.stores()?;
+    urls.urls()?;
     args.serve.log.start("warn");
     let ports = Ports::bind(&args.serve).await?;
-    let urls = args.stores()?;
     let stores = ClusterStores::open(&urls).await?;
     if args.storage.is_some() {
         for done in stores.create(false).await? {

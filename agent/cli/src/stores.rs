@@ -40,7 +40,8 @@ impl MetadataUrl {
         match text {
             "storage" => Ok(Self::Storage),
             "memory:" | "memory://" => Ok(Self::Memory),
-            _ if text.starts_with("dynamodb:") => DynamoDbUrl::parse(text)
+            // It knows which texts must not be repeated, because there may be a secret in them.
+            _ if text.starts_with("dynamodb:") || text.contains('@') => DynamoDbUrl::parse(text)
                 .map(Self::DynamoDb)
                 .map_err(|error| Failure::usage(format!("--metadata: {error}"))),
             _ => Err(Failure::usage(format!(
@@ -65,12 +66,19 @@ pub struct ClusterStores {
     table: Option<DynamoDbLog>,
 }
 
+impl StoreArgs {
+    /// Reads both URLs; touches nothing.
+    pub fn urls(&self) -> Result<(StorageUrl, MetadataUrl), Failure> {
+        let storage = StorageUrl::parse(&self.storage)
+            .map_err(|error| Failure::usage(format!("--storage: {error}")))?;
+        Ok((storage, MetadataUrl::parse(&self.metadata)?))
+    }
+}
+
 impl ClusterStores {
     /// Opens both; only a local directory is touched by that.
     pub async fn open(args: &StoreArgs) -> Result<Self, Failure> {
-        let storage = StorageUrl::parse(&args.storage)
-            .map_err(|error| Failure::usage(format!("--storage: {error}")))?;
-        let metadata = MetadataUrl::parse(&args.metadata)?;
+        let (storage, metadata) = args.urls()?;
         // Takes the directory's lock and syncs: not on a thread that serves others.
         let opened = tokio::task::spawn_blocking({
             let storage = storage.clone();

@@ -12,6 +12,7 @@ mod stores;
 
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 pub use server::Server;
 pub use stores::{Stores, StoresKind};
@@ -77,8 +78,19 @@ pub async fn tidelog(endpoint: Option<&str>, arguments: &[&str], input: Vec<u8>)
     }
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago, and that no connection gets by itself: systems take those for connections from 32768 on.
 pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("loopback has free ports");
-    listener.local_addr().expect("bound").port()
+    const PORTS: std::ops::Range<u32> = 10_000..32_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Test processes that run beside each other begin at different places.
+    let begin = std::process::id().wrapping_mul(2_654_435_761) % PORTS.len() as u32;
+    for _ in PORTS {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = PORTS.start + (begin + step) % PORTS.len() as u32;
+        let port = u16::try_from(port).expect("below 2^16");
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port of {PORTS:?} is free");
 }

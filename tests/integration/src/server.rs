@@ -27,22 +27,38 @@ pub struct Server {
 impl Server {
     /// Starts a role (`dev` or `agent`) with arguments, and waits until it is ready.
     pub async fn start(role: &str, arguments: &[&str], log_directory: &Path) -> Self {
-        Self::start_on(free_port(), role, arguments, log_directory).await
+        loop {
+            let mut server = Self::spawn(free_port(), role, arguments, log_directory);
+            match server.ready().await {
+                Ok(()) => return server,
+                // Somebody else has taken one of the ports since.
+                Err(status) if status.code() == Some(6) && server.log().contains("in use (os error") => {}
+                Err(status) => panic!("{role} ended with {status} before it was ready: {}", server.log()),
+            }
+        }
     }
 
     /// The same on a port of the caller's.
     pub async fn start_on(port: u16, role: &str, arguments: &[&str], log_directory: &Path) -> Self {
-        let started = Instant::now();
         let mut server = Self::spawn(port, role, arguments, log_directory);
-        while server.http("/readyz").await.is_none_or(|(status, _)| status != 200) {
-            if let Some(status) = server.child.try_wait().expect("our own child") {
-                panic!("{role} ended with {status} before it was ready: {}", server.log());
+        if let Err(status) = server.ready().await {
+            panic!("{role} ended with {status} before it was ready: {}", server.log());
+        }
+        server
+    }
+
+    /// Waits until it is ready; fails with its status if it ends.
+    async fn ready(&mut self) -> Result<(), std::process::ExitStatus> {
+        let started = Instant::now();
+        while self.http("/readyz").await.is_none_or(|(status, _)| status != 200) {
+            if let Some(status) = self.child.try_wait().expect("our own child") {
+                return Err(status);
             }
-            assert!(started.elapsed() < READY_WITHIN, "{role} is not ready: {}", server.log());
+            assert!(started.elapsed() < READY_WITHIN, "it is not ready: {}", self.log());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        server.ready_after = started.elapsed();
-        server
+        self.ready_after = started.elapsed();
+        Ok(())
     }
 
     /// Starts `agent`, or `dev` for embedded ones, on stores that are initialised.

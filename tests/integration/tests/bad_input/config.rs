@@ -91,16 +91,43 @@ async fn urls_that_are_none_are_named() {
         }
     }
     fails(&["agent", "--storage", good.0], 2, &["--metadata"]).await;
-    // A secret in the wrong place is not repeated.
+}
+
+#[tokio::test]
+async fn secrets_in_the_wrong_place_are_refused_and_not_repeated() {
+    let good = "memory:";
     for (storage, metadata) in [
-        ("s3://AKIA:hushhush@bucket", good.1),
-        ("s3://bucket?endpoint=http://AKIA:hushhush@host", good.1),
-        (good.0, "dynamodb://AKIA:hushhush@tidelog"),
-        (good.0, "dynamodb://tidelog?endpoint=http://AKIA:hushhush@host"),
+        ("s3://AKIA:hushhush@bucket", good),
+        ("s3://AKIA:hush/hushhush@bucket", good),
+        ("s3://bucket?endpoint=http://AKIA:hushhush@host", good),
+        ("s3://bucket?endpoint=http://AKIA:hush/hush&hush@host", good),
+        ("https://AKIA:hushhush@bucket", good),
+        (good, "dynamodb://AKIA:hushhush@tidelog"),
+        (good, "dynamodb://tidelog?endpoint=http://AKIA:hushhush@host"),
+        (good, "postgres://AKIA:hushhush@host/db"),
     ] {
-        let arguments = ["agent", "--storage", storage, "--metadata", metadata];
-        let said = fails(&arguments, 2, &["credentials", "AWS_ACCESS_KEY_ID"]).await;
-        assert!(!said.err.contains("hushhush"), "{}", said.err);
+        for role in ["agent", "init", "doctor"] {
+            let arguments = [role, "--storage", storage, "--metadata", metadata];
+            let said = fails(&arguments, 2, &["credentials", "AWS_ACCESS_KEY_ID"]).await;
+            assert!(!said.err.contains("hush"), "{}", said.err);
+        }
+    }
+    // There is no flag and no key for them.
+    let stores = ["--storage", good, "--metadata", good];
+    for flag in ["--secret-access-key", "--aws-secret-access-key", "--access-key-id", "--password", "--token"]
+    {
+        let equals = format!("{flag}=hushhush");
+        for secret in [vec![flag, "hushhush"], vec![equals.as_str()]] {
+            let said = fails(&[["agent"].as_slice(), &stores, &secret].concat(), 2, &[flag]).await;
+            assert!(!said.err.contains("hush"), "{}", said.err);
+        }
+    }
+    let key = ["agent", "--storage", "s3://bucket?secret_access_key=hushhush", "--metadata", good];
+    let said = fails(&key, 2, &["secret_access_key", "endpoint, region and path_style"]).await;
+    assert!(!said.err.contains("hush"), "{}", said.err);
+    for endpoint in ["http://me:hushhush@host", "https://me:hushhush@host", "me:hush/hush@host:7070"] {
+        let said = fails(&["topic", "list", "--endpoint", endpoint], 2, &["endpoint", "credentials"]).await;
+        assert!(!said.err.contains("hush"), "{}", said.err);
     }
 }
 
