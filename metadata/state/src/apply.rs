@@ -1,11 +1,12 @@
 //! The one function that changes what the cluster knows.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use imbl::OrdMap;
 use tidelog_types::{
-    AgentInstance, LogEpoch, LogSeq, Offset, Place, ProducerEpoch, ProducerId, TimestampMs, TopicId,
-    TopicName, TopicPartition,
+    AgentInstance, GroupName, LogEpoch, LogSeq, Offset, Place, ProducerEpoch, ProducerId, TimestampMs,
+    TopicId, TopicName, TopicPartition,
 };
 
 use crate::command::{Command, Outcome, Proposal, ProposalNumber, Refusal};
@@ -23,6 +24,19 @@ pub struct Applied {
     pub outcomes: Vec<(AgentInstance, ProposalNumber, Arc<Outcome>)>,
     /// Partitions that have a new end or log start; a partition may appear twice.
     pub changed: Vec<TopicPartition>,
+    /// Groups in which a member came, went or changed, or has another part.
+    pub groups: BTreeSet<GroupName>,
+}
+
+/// What commands do beside their outcome.
+#[derive(Debug, Default)]
+pub(crate) struct Effects {
+    /// See [`Applied::changed`].
+    pub changed: Vec<TopicPartition>,
+    /// See [`Applied::groups`].
+    pub groups: BTreeSet<GroupName>,
+    /// Groups in which it is to be worked out anew who is to own what.
+    pub unsettled: BTreeSet<GroupName>,
 }
 
 /// Why an entry cannot be applied here. The state is unchanged.
@@ -96,11 +110,14 @@ impl State {
             }
             EntryBody::Batch(proposals) => {
                 self.log_time = log_time;
+                let mut effects = Effects::default();
                 for proposal in proposals {
-                    let outcome = self.propose(proposal, &mut applied.changed);
+                    let outcome = self.propose(proposal, &mut effects);
                     self.digest.outcome(&outcome);
                     applied.outcomes.push((proposal.agent, proposal.number, outcome));
                 }
+                self.settle_groups(&mut effects);
+                (applied.changed, applied.groups) = (effects.changed, effects.groups);
                 self.next = place.next();
             }
         }
@@ -147,7 +164,7 @@ impl State {
     }
 
     /// Gives a proposal its outcome: the first one, if it had one before.
-    fn propose(&mut self, proposal: &Proposal, changed: &mut Vec<TopicPartition>) -> Arc<Outcome> {
+    fn propose(&mut self, proposal: &Proposal, effects: &mut Effects) -> Arc<Outcome> {
         match self.agents.get(&proposal.agent) {
             Some(memory) if proposal.number < memory.lowest_unresolved => {
                 return Arc::new(Outcome::Refused(Refusal::Superseded));
@@ -163,7 +180,7 @@ impl State {
             }
             None => {}
         }
-        let outcome = Arc::new(self.command(&proposal.command, changed).unwrap_or_else(Outcome::Refused));
+        let outcome = Arc::new(self.command(&proposal.command, effects).unwrap_or_else(Outcome::Refused));
         self.remember(proposal, Arc::clone(&outcome));
         outcome
     }
@@ -192,18 +209,49 @@ impl State {
         }
     }
 
-    fn command(&mut self, command: &Command, changed: &mut Vec<TopicPartition>) -> Result<Outcome, Refusal> {
+    fn command(&mut self, command: &Command, effects: &mut Effects) -> Result<Outcome, Refusal> {
+        let changed = &mut effects.changed;
         match command {
-            Command::CreateTopic { name, partitions, config } => self.create_topic(name, *partitions, config),
+            Command::CreateTopic { name, partitions, config } => {
+                let outcome = self.create_topic(name, *partitions, config)?;
+                effects.unsettled.extend(self.groups_of_topic(name).cloned());
+                Ok(outcome)
+            }
             Command::UpdateTopic { topic, config } => self.update_topic(*topic, config),
-            Command::AddPartitions { topic, partitions } => self.add_partitions(*topic, *partitions),
-            Command::DeleteTopic { topic } => self.delete_topic(*topic, changed),
+            Command::AddPartitions { topic, partitions } => {
+                let outcome = self.add_partitions(*topic, *partitions)?;
+                effects.unsettled.extend(self.groups_sharing(*topic).cloned());
+                Ok(outcome)
+            }
+            Command::DeleteTopic { topic } => {
+                let outcome = self.delete_topic(*topic, changed)?;
+                effects.unsettled.extend(self.groups_sharing(*topic).cloned());
+                effects.unsettled.extend(self.forget_topic_offsets(*topic));
+                Ok(outcome)
+            }
             Command::DeleteRecords { partition, before } => self.delete_records(*partition, *before, changed),
             Command::InitProducer { existing } => self.init_producer(*existing),
             Command::CommitSegment(commit) => self.commit_segment(commit, changed),
             Command::ExpireProducers { proposer_time } => Ok(self.expire_producers(*proposer_time)),
             Command::NoteTruncation { below } => self.note_truncation(*below),
+            Command::Group(command) => self.change_group(command, effects).map(Outcome::Group),
+            Command::ExpireOffsets { proposer_time } => {
+                let expired = self.expire_offsets(*proposer_time);
+                let count = u32::try_from(expired.len()).unwrap_or(u32::MAX);
+                effects.groups.extend(expired);
+                Ok(Outcome::OffsetsExpired(count))
+            }
         }
+    }
+
+    /// A command alone, without the entry around it.
+    #[cfg(test)]
+    pub(crate) fn run_for_test(&mut self, command: &Command) -> Outcome {
+        let mut effects = Effects::default();
+        let outcome = self.command(command, &mut effects).unwrap_or_else(Outcome::Refused);
+        self.settle_groups(&mut effects);
+        self.index.0 += 1;
+        outcome
     }
 
     fn create_topic(
@@ -216,6 +264,7 @@ impl State {
             return Err(Refusal::TopicExists { topic: *topic });
         }
         self.check_partitions(0, partitions, 1)?;
+        self.check_group_partitions(self.groups_of_topic(name).count(), partitions)?;
         let config = TopicConfig::new(config.iter().map(|(key, value)| (key.as_str(), value.as_str())))?;
         let id = TopicId(self.next_topic);
         self.next_topic += 1;
@@ -264,6 +313,7 @@ impl State {
     fn add_partitions(&mut self, id: TopicId, partitions: u32) -> Result<Outcome, Refusal> {
         let now = self.topic(id).ok_or(Refusal::UnknownTopic)?.partition_count();
         self.check_partitions(now, partitions, now.saturating_add(1))?;
+        self.check_group_partitions(self.groups_sharing(id).count(), partitions - now)?;
         let topic = Arc::make_mut(self.topics.get_mut(&id).ok_or(Refusal::UnknownTopic)?);
         topic.partitions.extend((now..partitions).map(|_| Arc::new(Partition::default())));
         self.partitions_total += u64::from(partitions - now);

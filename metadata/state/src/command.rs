@@ -9,6 +9,7 @@ use tidelog_types::{
 };
 
 use crate::config::ConfigError;
+use crate::group::command::{GroupCommand, GroupOutcome, GroupRefusal};
 
 /// Number of a proposal among those of one agent instance, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -84,6 +85,13 @@ pub enum Command {
         /// All removable places below this one are gone.
         below: Place,
     },
+    /// Changes a consumer group.
+    Group(Box<GroupCommand>),
+    /// Forgets groups that had no members, and took no commits, for longer than the limit.
+    ExpireOffsets {
+        /// The proposer's wall clock; the smaller of it and log time decides.
+        proposer_time: TimestampMs,
+    },
 }
 
 /// An uploaded segment and what lies in it.
@@ -152,6 +160,10 @@ pub enum Outcome {
     ProducersExpired(u32),
     /// The truncation was noted.
     TruncationNoted,
+    /// The group was changed.
+    Group(GroupOutcome),
+    /// This many groups were forgotten.
+    OffsetsExpired(u32),
     /// Nothing was changed.
     Refused(Refusal),
 }
@@ -273,6 +285,9 @@ pub enum Refusal {
     /// The command contradicts itself, e.g. a slice that ends beyond its object.
     #[error("the command contradicts itself")]
     Malformed,
+    /// It concerns a consumer group.
+    #[error(transparent)]
+    Group(#[from] GroupRefusal),
     /// The agent itself said before that it knows the outcome; a late duplicate.
     #[error("the proposal was resolved before")]
     Superseded,

@@ -161,6 +161,10 @@ impl From<&Command> for wire::proposal::Command {
                 below_epoch: below.epoch.0,
                 below_seq: below.seq.0,
             }),
+            Command::Group(command) => Self::Group((&**command).into()),
+            Command::ExpireOffsets { proposer_time } => {
+                Self::ExpireOffsets(wire::ExpireOffsets { proposer_time_ms: proposer_time.0 })
+            }
         }
     }
 }
@@ -205,6 +209,10 @@ impl TryFrom<wire::proposal::Command> for Command {
             }
             Wire::NoteTruncation(note) => {
                 Self::NoteTruncation { below: Place::new(LogEpoch(note.below_epoch), LogSeq(note.below_seq)) }
+            }
+            Wire::Group(command) => Self::Group(Box::new(command.try_into()?)),
+            Wire::ExpireOffsets(expire) => {
+                Self::ExpireOffsets { proposer_time: TimestampMs(expire.proposer_time_ms) }
             }
         })
     }

@@ -5,6 +5,7 @@
 //! mistakes, not against forgery.
 
 use crate::command::{BatchOutcome, BatchRefusal, Outcome, Refusal};
+use crate::group::command::{GroupOutcome, GroupRefusal, OffsetOutcome};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Digest(pub u64);
@@ -52,6 +53,43 @@ impl Digest {
                 self.word(10);
                 self.word(refusal_code(refusal));
             }
+            Outcome::Group(outcome) => {
+                self.word(11);
+                self.group(outcome);
+            }
+            Outcome::OffsetsExpired(count) => {
+                self.word(12);
+                self.word((*count).into());
+            }
+        }
+    }
+
+    fn group(&mut self, outcome: &GroupOutcome) {
+        match outcome {
+            GroupOutcome::Joined => self.word(1),
+            GroupOutcome::PatternResolved => self.word(2),
+            GroupOutcome::Left => self.word(3),
+            GroupOutcome::Expired => self.word(4),
+            GroupOutcome::Released(count) => {
+                self.word(5);
+                self.word((*count).into());
+            }
+            GroupOutcome::Assigned => self.word(6),
+            GroupOutcome::OffsetsCommitted(outcomes) => {
+                self.word(7);
+                outcomes.iter().for_each(|outcome| {
+                    self.word(match outcome {
+                        OffsetOutcome::Committed => 1,
+                        OffsetOutcome::UnknownTopic => 2,
+                        OffsetOutcome::UnknownPartition => 3,
+                        OffsetOutcome::UnknownMember => 4,
+                        OffsetOutcome::StaleGeneration => 5,
+                        OffsetOutcome::Superseded => 6,
+                        OffsetOutcome::GroupNotEmpty => 7,
+                    });
+                });
+            }
+            GroupOutcome::Deleted => self.word(8),
         }
     }
 
@@ -94,5 +132,14 @@ fn refusal_code(refusal: &Refusal) -> u64 {
         Refusal::BelowFloor { .. } => 10,
         Refusal::Superseded => 11,
         Refusal::Malformed => 12,
+        Refusal::Group(refusal) => match refusal {
+            GroupRefusal::UnknownGroup => 13,
+            GroupRefusal::UnknownMember => 14,
+            GroupRefusal::MemberExists => 15,
+            GroupRefusal::Full { .. } => 16,
+            GroupRefusal::NotEmpty { .. } => 17,
+            GroupRefusal::StaleGeneration { .. } => 18,
+            GroupRefusal::Renewed => 19,
+        },
     }
 }

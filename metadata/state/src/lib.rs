@@ -6,7 +6,7 @@
 //! and orders entries is the business of `tidelog-metadata-node`.
 //!
 //! Map: [`entry`] entries and their bytes · [`command`] commands and outcomes · [`state`] what is known, and how to ask
-//! it · [`apply`] and `commit` how it changes · [`snapshot`] it as bytes · [`topic`], [`slices`], [`producer`] its parts · [`config`] topic
+//! it · [`apply`] and `commit` how it changes · [`snapshot`] it as bytes · [`topic`], [`slices`], [`producer`], [`group`] its parts · [`config`] topic
 //! configuration · [`limits`] · `convert`, [`wire`] protobuf.
 
 pub mod apply;
@@ -16,6 +16,7 @@ pub mod config;
 mod convert;
 mod digest;
 pub mod entry;
+pub mod group;
 pub mod limits;
 pub mod producer;
 pub mod slices;

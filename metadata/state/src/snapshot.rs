@@ -6,8 +6,10 @@
 
 mod outcome;
 mod read;
+mod read_group;
 mod read_partition;
 mod write;
+mod write_group;
 
 use std::io::{Read, Write};
 

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 use tidelog_types::{
-    AgentInstance, ClusterId, LogEpoch, LogIndex, LogSeq, Place, ProducerId, TimestampMs, TopicId, TopicName,
-    TopicPartition,
+    AgentInstance, ClusterId, GroupName, LogEpoch, LogIndex, LogSeq, Place, ProducerId, TimestampMs, TopicId,
+    TopicName, TopicPartition,
 };
 
 use crate::command::{Outcome, ProposalNumber};
 use crate::digest::Digest;
 use crate::entry::{EntryId, SnapshotRef};
+use crate::group::Group;
 use crate::limits::{DESTRUCTION_MARGIN_MS, PRODUCER_EXPIRY_MS};
 use crate::producer::Producer;
 use crate::slices::ObjectId;
@@ -49,6 +50,13 @@ pub struct State {
     pub(crate) objects: OrdMap<ObjectId, ObjectRecord>,
     pub(crate) next_object: u64,
     pub(crate) agents: OrdMap<AgentInstance, AgentMemory>,
+    pub(crate) groups: OrdMap<GroupName, Arc<Group>>,
+    /// The next generation of any group.
+    pub(crate) next_generation: u64,
+    /// What all groups weigh.
+    pub(crate) group_bytes: u64,
+    /// Partitions that all groups share, each counted in each group.
+    pub(crate) group_partitions: u64,
 }
 
 /// Who leads the current epoch.
@@ -100,6 +108,10 @@ impl State {
             objects: OrdMap::new(),
             next_object: 0,
             agents: OrdMap::new(),
+            groups: OrdMap::new(),
+            next_generation: 1,
+            group_bytes: 0,
+            group_partitions: 0,
         }
     }
 

@@ -1,4 +1,4 @@
-//! Ids of clusters, agents, topics and segments.
+//! Ids of clusters, agents, topics, segments and runs of group members.
 
 use std::fmt;
 
@@ -41,4 +41,10 @@ uuid_id! {
 uuid_id! {
     /// The unique part of a segment object's name.
     SegmentId
+}
+
+uuid_id! {
+    /// One run of a member of a consumer group: any 16 bytes that the member chose, which tell it from others that use
+    /// the same member id.
+    Incarnation
 }

@@ -4,15 +4,17 @@
 //! outside check their range; arithmetic that could leave the range returns an error or an `Option`.
 //!
 //! Map: [`name`] topic names · [`offset`] offsets, timestamps, record counts · [`id`] ids of topics, agents, clusters
-//! · [`producer`] producer ids, epochs and sequences · [`place`] positions in the metadata log.
+//! · [`producer`] producer ids, epochs and sequences · [`group`] consumer groups · [`place`] positions in the metadata log.
 
+pub mod group;
 pub mod id;
 pub mod name;
 pub mod offset;
 pub mod place;
 pub mod producer;
 
-pub use id::{AgentInstance, ClusterId, SegmentId, TopicId};
+pub use group::{CommitNumber, Generation, GroupName, GroupNameError, InstanceId, MemberId};
+pub use id::{AgentInstance, ClusterId, Incarnation, SegmentId, TopicId};
 pub use name::{TopicName, TopicNameError};
 pub use offset::{Offset, PartitionIndex, TimestampMs, TopicPartition};
 pub use place::{LogEpoch, LogIndex, LogSeq, Place, ShardId};

@@ -1,11 +1,14 @@
 //! Outcomes as messages, and back.
 
-use tidelog_types::{LogIndex, Offset, PartitionIndex, ProducerEpoch, ProducerId, Sequence, TopicId};
+use tidelog_types::{
+    Generation, LogIndex, Offset, PartitionIndex, ProducerEpoch, ProducerId, Sequence, TopicId,
+};
 
 use super::SnapshotError;
 use super::read::OrField;
 use crate::command::{BatchOutcome, BatchRefusal, Outcome, Refusal};
 use crate::config::{ConfigError, KEYS};
+use crate::group::command::{GroupLimit, GroupOutcome, GroupRefusal, OffsetOutcome};
 use crate::wire::refusal::Refusal as WireRefusal;
 use crate::wire::{self, BatchOutcomeKind as Kind, OutcomeDone, RefusalReason};
 
@@ -27,6 +30,20 @@ impl From<&Outcome> for wire::Outcome {
                 slices: slices.iter().map(|batches| slice_outcome(batches)).collect(),
             }),
             Outcome::ProducersExpired(count) => Wire::ProducersExpired(*count),
+            Outcome::Group(outcome) => match outcome {
+                GroupOutcome::Joined => done(OutcomeDone::Joined),
+                GroupOutcome::PatternResolved => done(OutcomeDone::PatternResolved),
+                GroupOutcome::Left => done(OutcomeDone::Left),
+                GroupOutcome::Expired => done(OutcomeDone::Expired),
+                GroupOutcome::Released(count) => Wire::Released(*count),
+                GroupOutcome::Assigned => done(OutcomeDone::Assigned),
+                GroupOutcome::OffsetsCommitted(outcomes) => {
+                    let outcomes = outcomes.iter().map(|outcome| wire::OffsetOutcome::from(*outcome).into());
+                    Wire::OffsetsCommitted(wire::OffsetsCommitted { outcomes: outcomes.collect() })
+                }
+                GroupOutcome::Deleted => done(OutcomeDone::GroupDeleted),
+            },
+            Outcome::OffsetsExpired(count) => Wire::OffsetsExpired(*count),
             Outcome::Refused(refusal) => Wire::Refused(refusal.into()),
         };
         Self { outcome: Some(outcome) }
@@ -44,6 +61,12 @@ impl TryFrom<wire::Outcome> for Outcome {
                 OutcomeDone::PartitionsAdded => Self::PartitionsAdded,
                 OutcomeDone::TopicDeleted => Self::TopicDeleted,
                 OutcomeDone::TruncationNoted => Self::TruncationNoted,
+                OutcomeDone::Joined => Self::Group(GroupOutcome::Joined),
+                OutcomeDone::PatternResolved => Self::Group(GroupOutcome::PatternResolved),
+                OutcomeDone::Left => Self::Group(GroupOutcome::Left),
+                OutcomeDone::Expired => Self::Group(GroupOutcome::Expired),
+                OutcomeDone::Assigned => Self::Group(GroupOutcome::Assigned),
+                OutcomeDone::GroupDeleted => Self::Group(GroupOutcome::Deleted),
                 OutcomeDone::Unspecified => return Err(SnapshotError::Field { field: "outcome.done" }),
             },
             Wire::TopicCreated(topic) => Self::TopicCreated(TopicId(topic)),
@@ -58,9 +81,42 @@ impl TryFrom<wire::Outcome> for Outcome {
                 committed.slices.into_iter().map(batch_outcomes).collect::<Result<_, _>>()?,
             ),
             Wire::ProducersExpired(count) => Self::ProducersExpired(count),
+            Wire::Released(count) => Self::Group(GroupOutcome::Released(count)),
+            Wire::OffsetsCommitted(committed) => Self::Group(GroupOutcome::OffsetsCommitted(
+                committed.outcomes.into_iter().map(offset_outcome).collect::<Result<_, _>>()?,
+            )),
+            Wire::OffsetsExpired(count) => Self::OffsetsExpired(count),
             Wire::Refused(refusal) => Self::Refused(refusal.try_into()?),
         })
     }
+}
+
+impl From<OffsetOutcome> for wire::OffsetOutcome {
+    fn from(outcome: OffsetOutcome) -> Self {
+        match outcome {
+            OffsetOutcome::Committed => Self::Committed,
+            OffsetOutcome::UnknownTopic => Self::UnknownTopic,
+            OffsetOutcome::UnknownPartition => Self::UnknownPartition,
+            OffsetOutcome::UnknownMember => Self::UnknownMember,
+            OffsetOutcome::StaleGeneration => Self::StaleGeneration,
+            OffsetOutcome::Superseded => Self::Superseded,
+            OffsetOutcome::GroupNotEmpty => Self::GroupNotEmpty,
+        }
+    }
+}
+
+pub(super) fn offset_outcome(value: i32) -> Result<OffsetOutcome, SnapshotError> {
+    let field = "offset_outcome";
+    Ok(match wire::OffsetOutcome::try_from(value).or_field(field)? {
+        wire::OffsetOutcome::Committed => OffsetOutcome::Committed,
+        wire::OffsetOutcome::UnknownTopic => OffsetOutcome::UnknownTopic,
+        wire::OffsetOutcome::UnknownPartition => OffsetOutcome::UnknownPartition,
+        wire::OffsetOutcome::UnknownMember => OffsetOutcome::UnknownMember,
+        wire::OffsetOutcome::StaleGeneration => OffsetOutcome::StaleGeneration,
+        wire::OffsetOutcome::Superseded => OffsetOutcome::Superseded,
+        wire::OffsetOutcome::GroupNotEmpty => OffsetOutcome::GroupNotEmpty,
+        wire::OffsetOutcome::Unspecified => return Err(SnapshotError::Field { field }),
+    })
 }
 
 pub(super) fn producer_epoch(epoch: i64, field: &'static str) -> Result<ProducerEpoch, SnapshotError> {
@@ -160,6 +216,20 @@ impl From<&Refusal> for wire::Refusal {
             }
             Refusal::ProducerFenced { current } => WireRefusal::ProducerFenced(current.get().into()),
             Refusal::BelowFloor { floor } => WireRefusal::BelowFloor(floor.0),
+            Refusal::Group(refusal) => match refusal {
+                GroupRefusal::UnknownGroup => reason(RefusalReason::UnknownGroup),
+                GroupRefusal::UnknownMember => reason(RefusalReason::UnknownMember),
+                GroupRefusal::MemberExists => reason(RefusalReason::MemberExists),
+                GroupRefusal::Full { limit } => reason(match limit {
+                    GroupLimit::Members => RefusalReason::GroupMembers,
+                    GroupLimit::Groups => RefusalReason::Groups,
+                    GroupLimit::Partitions => RefusalReason::GroupPartitions,
+                    GroupLimit::Bytes => RefusalReason::GroupBytes,
+                }),
+                GroupRefusal::NotEmpty { members } => WireRefusal::GroupNotEmpty(*members),
+                GroupRefusal::StaleGeneration { current } => WireRefusal::StaleGeneration(current.0),
+                GroupRefusal::Renewed => reason(RefusalReason::MemberRenewed),
+            },
         };
         Self { refusal: Some(refusal) }
     }
@@ -171,7 +241,16 @@ impl TryFrom<wire::Refusal> for Refusal {
     fn try_from(message: wire::Refusal) -> Result<Self, SnapshotError> {
         Ok(match message.refusal.or_field("refusal")? {
             WireRefusal::Reason(reason) => {
+                let full = |limit| Self::Group(GroupRefusal::Full { limit });
                 match RefusalReason::try_from(reason).or_field("refusal.reason")? {
+                    RefusalReason::UnknownGroup => Self::Group(GroupRefusal::UnknownGroup),
+                    RefusalReason::UnknownMember => Self::Group(GroupRefusal::UnknownMember),
+                    RefusalReason::MemberExists => Self::Group(GroupRefusal::MemberExists),
+                    RefusalReason::MemberRenewed => Self::Group(GroupRefusal::Renewed),
+                    RefusalReason::GroupMembers => full(GroupLimit::Members),
+                    RefusalReason::Groups => full(GroupLimit::Groups),
+                    RefusalReason::GroupPartitions => full(GroupLimit::Partitions),
+                    RefusalReason::GroupBytes => full(GroupLimit::Bytes),
                     RefusalReason::UnknownTopic => Self::UnknownTopic,
                     RefusalReason::UnknownProducer => Self::UnknownProducer,
                     RefusalReason::Malformed => Self::Malformed,
@@ -210,6 +289,10 @@ impl TryFrom<wire::Refusal> for Refusal {
                 Self::ProducerFenced { current: producer_epoch(epoch.into(), "refusal.producer_fenced")? }
             }
             WireRefusal::BelowFloor(floor) => Self::BelowFloor { floor: LogIndex(floor) },
+            WireRefusal::GroupNotEmpty(members) => Self::Group(GroupRefusal::NotEmpty { members }),
+            WireRefusal::StaleGeneration(current) => {
+                Self::Group(GroupRefusal::StaleGeneration { current: Generation(current) })
+            }
         })
     }
 }

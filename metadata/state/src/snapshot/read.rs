@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::SnapshotError;
 use super::outcome::producer_epoch;
+use super::read_group::GroupReader;
 use super::read_partition::{ObjectTable, PartitionReader};
 use crate::command::{Outcome, ProposalNumber};
 use crate::config::TopicConfig;
@@ -84,6 +85,11 @@ pub(super) struct StateReader {
     topic: Option<OpenTopic>,
     partition: Option<PartitionReader>,
     agent: Option<OpenAgent>,
+    group: Option<GroupReader>,
+}
+
+fn group(open: &mut Option<GroupReader>) -> Result<&mut GroupReader, SnapshotError> {
+    open.as_mut().ok_or(SnapshotError::Incoherent("a record has no group"))
 }
 
 impl StateReader {
@@ -96,6 +102,11 @@ impl StateReader {
             Record::Directory(_) => 4,
             Record::Topic(_) | Record::Partition(_) | Record::Slices(_) | Record::Windows(_) => 5,
             Record::Agent(_) | Record::Outcome(_) => 9,
+            Record::Group(_)
+            | Record::Subscription(_)
+            | Record::Member(_)
+            | Record::Owners(_)
+            | Record::Offsets(_) => 11,
         };
         ensure(part >= self.part, "records are out of order")?;
         self.part = part;
@@ -139,12 +150,29 @@ impl StateReader {
                 self.open_agent(&message)
             }
             Record::Outcome(message) => self.outcome(message),
+            Record::Group(message) => {
+                self.close_topic()?;
+                self.close_agent()?;
+                self.close_group()?;
+                self.group = Some(GroupReader::new(message, self.open()?)?);
+                Ok(())
+            }
+            Record::Subscription(message) => group(&mut self.group)?.subscription(&message),
+            Record::Member(message) => group(&mut self.group)?.member(message, state.index),
+            Record::Owners(message) => group(&mut self.group)?.owners(&message, state),
+            Record::Offsets(message) => group(&mut self.group)?.offsets(message, state),
         }
+    }
+
+    fn close_group(&mut self) -> Result<(), SnapshotError> {
+        let Some(group) = self.group.take() else { return Ok(()) };
+        group.finish(self.open()?)
     }
 
     pub(super) fn finish(mut self) -> Result<State, SnapshotError> {
         self.close_topic()?;
         self.close_agent()?;
+        self.close_group()?;
         let objects = self.objects.finish()?;
         let mut state = self.state.ok_or(SnapshotError::Incoherent("it does not begin with a header"))?;
         state.objects = objects;
@@ -288,6 +316,8 @@ fn header(message: wire::SnapshotHeader) -> Result<State, SnapshotError> {
     counter(next_producer, "header.next_producer")?;
     state.next_producer = message.next_producer;
     state.next_object = counter(message.next_object, "header.next_object")?;
+    state.next_generation = counter(message.next_generation, "header.next_generation")?;
+    ensure(state.next_generation > 0, "generations begin with 1")?;
     Ok(state)
 }
 

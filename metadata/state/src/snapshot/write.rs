@@ -13,7 +13,7 @@ use crate::wire;
 use crate::wire::snapshot_record::Record;
 
 /// Elements per record of a long list: a record stays below some 100 KiB.
-const CHUNK: usize = 4096;
+pub(super) const CHUNK: usize = 4096;
 /// Windows per record; a window is a message of its own.
 const WINDOW_CHUNK: usize = 512;
 
@@ -39,7 +39,7 @@ pub(super) fn state<W: Write>(state: &State, out: &mut RecordWriter<W>) -> io::R
         out.record(Record::Agent(agent))?;
         outcomes(memory, out)?;
     }
-    Ok(())
+    state.groups.iter().try_for_each(|(name, group)| super::write_group::group(name, group, out))
 }
 
 fn header(state: &State) -> wire::SnapshotHeader {
@@ -63,6 +63,7 @@ fn header(state: &State) -> wire::SnapshotHeader {
         next_topic: state.next_topic,
         next_producer: state.next_producer,
         next_object: state.next_object,
+        next_generation: state.next_generation,
     }
 }
 
@@ -175,7 +176,7 @@ fn outcomes<W: Write>(memory: &AgentMemory, out: &mut RecordWriter<W>) -> io::Re
 }
 
 /// Hands the items on in groups of at most `size`.
-fn in_chunks<T>(
+pub(super) fn in_chunks<T>(
     items: impl Iterator<Item = T>,
     size: usize,
     mut write: impl FnMut(&[T]) -> io::Result<()>,

@@ -33,6 +33,7 @@ pub fn assert_coherent(state: &State) {
     let kept: BTreeMap<_, _> = state.objects().map(|(id, object)| (id, object.references)).collect();
     assert_eq!(kept, references, "an object is kept as long as slices refer to it, and no longer");
     assert!(kept.keys().all(|id| id.0 < state.next_object));
+    super::coherence_groups::assert_groups_coherent(state);
     for memory in state.agents.values() {
         assert!(memory.outcomes.keys().all(|number| *number >= memory.lowest_unresolved));
     }

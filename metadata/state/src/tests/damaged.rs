@@ -16,21 +16,21 @@ fn decode(records: &[SnapshotRecord]) -> Result<State, SnapshotError> {
 }
 
 /// Changes the first record that `change` is for.
-fn with(mut change: impl FnMut(&mut Record) -> bool) -> Result<State, SnapshotError> {
+pub fn with(mut change: impl FnMut(&mut Record) -> bool) -> Result<State, SnapshotError> {
     let mut records = records_of(&rich().state);
     let changed = records.iter_mut().filter_map(|record| record.record.as_mut()).any(&mut change);
     assert!(changed, "the state has such a record");
     decode(&records)
 }
 
-fn incoherent(result: Result<State, SnapshotError>) -> &'static str {
+pub fn incoherent(result: Result<State, SnapshotError>) -> &'static str {
     match result {
         Err(SnapshotError::Incoherent(what)) => what,
         other => panic!("{:?}", other.map(|_| "accepted")),
     }
 }
 
-fn field(result: Result<State, SnapshotError>) -> &'static str {
+pub fn field(result: Result<State, SnapshotError>) -> &'static str {
     match result {
         Err(SnapshotError::Field { field }) => field,
         other => panic!("{:?}", other.map(|_| "accepted")),
@@ -40,15 +40,20 @@ fn field(result: Result<State, SnapshotError>) -> &'static str {
 /// Applies a change to the first record of one kind.
 macro_rules! change {
     ($kind:ident, $message:ident => $change:expr) => {
-        with(|record| match record {
-            Record::$kind($message) => {
-                $change;
-                true
+        $crate::tests::damaged::with(|record| match record {
+            $crate::wire::snapshot_record::Record::$kind($message) => {
+                let mut change = || {
+                    $change;
+                    true
+                };
+                change()
             }
             _ => false,
         })
     };
 }
+
+pub(super) use change;
 
 #[test]
 fn a_flipped_byte_is_an_error() {

@@ -14,6 +14,7 @@ use crate::command::{BatchCommit, Command, CommitSegment, Proposal, SliceCommit}
 use crate::entry::{
     BatchBuilder, Begin, Entry, EntryBody, EntryError, EntryId, FEATURE_LEVEL, SnapshotRef, frame,
 };
+use crate::group::command::GroupChange;
 use crate::wire;
 
 /// Number of the variant. A new one does not compile here: give it a number and an example in `commands` below.
@@ -28,9 +29,20 @@ fn variant(command: &Command) -> usize {
         Command::CommitSegment(_) => 6,
         Command::ExpireProducers { .. } => 7,
         Command::NoteTruncation { .. } => 8,
+        Command::Group(command) => match command.change {
+            GroupChange::Join { .. } => 9,
+            GroupChange::ResolvePattern { .. } => 10,
+            GroupChange::Leave { .. } => 11,
+            GroupChange::Expire { .. } => 12,
+            GroupChange::Release { .. } => 13,
+            GroupChange::Assign { .. } => 14,
+            GroupChange::Commit { .. } => 15,
+            GroupChange::Delete => 16,
+        },
+        Command::ExpireOffsets { .. } => 17,
     }
 }
-const VARIANTS: usize = 9;
+const VARIANTS: usize = 18;
 
 /// Commands of every variant, with empty, smallest and largest values.
 fn commands() -> Vec<Command> {
@@ -50,7 +62,7 @@ fn commands() -> Vec<Command> {
         extreme(u32::MAX, i64::MIN),
         stamped(2, ProducerId::new(0).expect("an id"), 0, 0),
     ];
-    vec![
+    let mut commands = vec![
         Command::CreateTopic { name: name.clone(), partitions: 0, config: Vec::new() },
         Command::CreateTopic {
             name,
@@ -80,7 +92,10 @@ fn commands() -> Vec<Command> {
         }),
         Command::ExpireProducers { proposer_time: TimestampMs(i64::MIN) },
         Command::NoteTruncation { below: Place::new(LogEpoch(u64::MAX), LogSeq(1)) },
-    ]
+    ];
+    commands.extend(super::groups::examples());
+    commands.push(Command::ExpireOffsets { proposer_time: TimestampMs(i64::MAX) });
+    commands
 }
 
 fn entry(body: EntryBody) -> Entry {
@@ -223,6 +238,14 @@ fn fields_out_of_range_are_named() {
         ..Default::default()
     };
     let producer = wire::BatchProducer::default();
+    use wire::group_command::Change;
+    let group = |name: &str, change| Some(Wire::Group(wire::GroupCommand { group: name.into(), change }));
+    let who = || Some(wire::MemberRun { member: "m".into(), incarnation: Bytes::from_static(&[0; 16]) });
+    let joins = |options| {
+        Some(Change::Join(wire::JoinGroup { who: who(), options: Some(options), matched: Vec::new() }))
+    };
+    let commits =
+        |offsets| Some(Change::Commit(wire::CommitOffsets { topics: vec![offsets], ..Default::default() }));
     for (message, expected) in [
         (wire::Entry { id: Bytes::from_static(b"short"), ..good.clone() }, "id"),
         (wire::Entry { body: None, ..good.clone() }, "body"),
@@ -237,6 +260,39 @@ fn fields_out_of_range_are_named() {
             "producer.epoch",
         ),
         (batch(commit(uneven)), "slice.lengths"),
+        (batch(group("", Some(Change::Delete(wire::DeleteGroup {})))), "group.group"),
+        (batch(group("g", None)), "group.change"),
+        (batch(group("g", Some(Change::Leave(wire::LeaveGroup::default())))), "who"),
+        (
+            batch(group("g", Some(Change::Join(wire::JoinGroup { who: who(), ..Default::default() })))),
+            "join.options",
+        ),
+        (batch(group("g", joins(wire::MemberOptions::default()))), "options.assignor"),
+        (
+            batch(group(
+                "g",
+                joins(wire::MemberOptions { instance: "/".into(), assignor: 1, ..Default::default() }),
+            )),
+            "options.instance",
+        ),
+        (
+            batch(group("g", joins(wire::MemberOptions { topics: vec!["..".into()], ..Default::default() }))),
+            "topics",
+        ),
+        (
+            batch(group("g", commits(wire::TopicOffsets { partitions: vec![1], ..Default::default() }))),
+            "offsets.partitions",
+        ),
+        (
+            batch(group(
+                "g",
+                commits(wire::TopicOffsets {
+                    metadata: vec![wire::OffsetMetadata::default()],
+                    ..Default::default()
+                }),
+            )),
+            "offsets.metadata",
+        ),
         (batch(commit(stamp(wire::BatchProducer { batch: 1, ..producer }))), "producer.batch"),
         (
             batch(commit(stamp(wire::BatchProducer { base_sequence: -1, ..producer }))),

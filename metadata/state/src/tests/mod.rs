@@ -1,12 +1,14 @@
 //! Tests of the crate as a whole; what concerns one module alone is tested beside it.
 //!
-//! Map: `bed` a log under test that checks coherence after each entry · `coherence` what holds in every state · `model`
+//! Map: `groups` consumer groups · `bed` a log under test that checks coherence after each entry · `coherence` what holds in every state · `model`
 //! an independent account of offsets and producers · `steps` random histories · the others are tests by subject.
 
-mod bed;
+pub(crate) mod bed;
 mod coherence;
-mod damaged;
+pub(crate) mod coherence_groups;
+pub(crate) mod damaged;
 mod entries;
+mod groups;
 mod histories;
 mod model;
 mod producers;

@@ -1,10 +1,11 @@
 //! Snapshots of states that random histories rarely reach.
 
-use tidelog_types::{LogIndex, PartitionIndex, ProducerEpoch, ProducerId, Sequence, TopicId};
+use tidelog_types::{Generation, LogIndex, PartitionIndex, ProducerEpoch, ProducerId, Sequence, TopicId};
 
 use super::bed::{Bed, OTHER_AGENT, at, batch, create, offset, proposal, slice, stamped};
 use crate::command::{BatchOutcome, BatchRefusal, Command, Outcome, Refusal};
 use crate::config::ConfigError;
+use crate::group::command::{GroupLimit, GroupOutcome, GroupRefusal, OffsetOutcome};
 use crate::snapshot::records_of;
 use crate::state::{AgentMemory, State};
 use prost::Message;
@@ -40,6 +41,7 @@ pub fn rich() -> Bed {
     for number in 1..4 {
         bed.propose(proposal(OTHER_AGENT, number, 1, create("orders", 1)));
     }
+    super::groups::enrich(&mut bed);
     bed
 }
 
@@ -90,10 +92,33 @@ fn variant(outcome: &Outcome) -> usize {
             Refusal::BelowFloor { .. } => 19,
             Refusal::Malformed => 20,
             Refusal::Superseded => 21,
+            Refusal::Group(refusal) => match refusal {
+                GroupRefusal::UnknownGroup => 22,
+                GroupRefusal::UnknownMember => 23,
+                GroupRefusal::MemberExists => 24,
+                GroupRefusal::Full { limit: GroupLimit::Members } => 25,
+                GroupRefusal::Full { limit: GroupLimit::Groups } => 26,
+                GroupRefusal::Full { limit: GroupLimit::Partitions } => 27,
+                GroupRefusal::Full { limit: GroupLimit::Bytes } => 28,
+                GroupRefusal::NotEmpty { .. } => 29,
+                GroupRefusal::StaleGeneration { .. } => 30,
+                GroupRefusal::Renewed => 31,
+            },
         },
+        Outcome::Group(outcome) => match outcome {
+            GroupOutcome::Joined => 32,
+            GroupOutcome::PatternResolved => 33,
+            GroupOutcome::Left => 34,
+            GroupOutcome::Expired => 35,
+            GroupOutcome::Released(_) => 36,
+            GroupOutcome::Assigned => 37,
+            GroupOutcome::OffsetsCommitted(_) => 38,
+            GroupOutcome::Deleted => 39,
+        },
+        Outcome::OffsetsExpired(_) => 40,
     }
 }
-const VARIANTS: usize = 22;
+const VARIANTS: usize = 41;
 
 fn batch_variant(outcome: BatchOutcome) -> usize {
     match outcome {
@@ -157,9 +182,42 @@ fn outcomes() -> Vec<Outcome> {
             Refusal::BelowFloor { floor: LogIndex(u64::MAX) },
             Refusal::Malformed,
             Refusal::Superseded,
+            GroupRefusal::UnknownGroup.into(),
+            GroupRefusal::UnknownMember.into(),
+            GroupRefusal::MemberExists.into(),
+            GroupRefusal::Full { limit: GroupLimit::Members }.into(),
+            GroupRefusal::Full { limit: GroupLimit::Groups }.into(),
+            GroupRefusal::Full { limit: GroupLimit::Partitions }.into(),
+            GroupRefusal::Full { limit: GroupLimit::Bytes }.into(),
+            GroupRefusal::NotEmpty { members: u32::MAX }.into(),
+            GroupRefusal::StaleGeneration { current: Generation(u64::MAX) }.into(),
+            GroupRefusal::Renewed.into(),
         ]
         .map(Outcome::Refused),
     );
+    let offsets = [
+        OffsetOutcome::Committed,
+        OffsetOutcome::UnknownTopic,
+        OffsetOutcome::UnknownPartition,
+        OffsetOutcome::UnknownMember,
+        OffsetOutcome::StaleGeneration,
+        OffsetOutcome::Superseded,
+        OffsetOutcome::GroupNotEmpty,
+    ];
+    outcomes.extend(
+        [
+            GroupOutcome::Joined,
+            GroupOutcome::PatternResolved,
+            GroupOutcome::Left,
+            GroupOutcome::Expired,
+            GroupOutcome::Released(u32::MAX),
+            GroupOutcome::Assigned,
+            GroupOutcome::OffsetsCommitted(offsets.into()),
+            GroupOutcome::Deleted,
+        ]
+        .map(Outcome::Group),
+    );
+    outcomes.push(Outcome::OffsetsExpired(u32::MAX));
     outcomes
 }
 

@@ -1,0 +1,436 @@
+//! Joining, leaving, releasing.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tidelog_types::{
+    Generation, GroupName, InstanceId, LogEpoch, LogIndex, MemberId, TimestampMs, TopicPartition,
+};
+
+use super::command::{
+    GroupChange, GroupCommand, GroupLimit, GroupOutcome, GroupRefusal, MemberOptions, MemberRun,
+};
+use super::subscription::Subscription;
+use super::{Group, Member, MemberKey, Owner, Slot};
+use crate::apply::Effects;
+use crate::command::Refusal;
+use crate::limits::{
+    GROUP_BYTES_PER_CLUSTER_MAX, GROUP_PARTITIONS_PER_CLUSTER_MAX, GROUPS_PER_CLUSTER_MAX,
+    MEMBERS_PER_GROUP_MAX, TOPICS_PER_SUBSCRIPTION_MAX,
+};
+use crate::state::State;
+
+/// Where a join finds its place.
+enum Seat {
+    /// A new member.
+    New,
+    /// The same run goes on.
+    Same,
+    /// A static member that is away comes back, perhaps under another id: the one that it had.
+    Away(MemberId),
+}
+
+impl State {
+    pub(crate) fn change_group(
+        &mut self,
+        command: &GroupCommand,
+        effects: &mut Effects,
+    ) -> Result<GroupOutcome, Refusal> {
+        let name = &command.group;
+        let outcome = match &command.change {
+            GroupChange::Join { who, options, matched } => {
+                self.join_group(name, who, options, matched)?;
+                effects.unsettled.insert(name.clone());
+                GroupOutcome::Joined
+            }
+            GroupChange::ResolvePattern { who, pattern, matched } => {
+                self.resolve_pattern(name, who, pattern, matched)?;
+                effects.unsettled.insert(name.clone());
+                GroupOutcome::PatternResolved
+            }
+            GroupChange::Leave { who, permanently } => {
+                self.leave_group(name, who, *permanently);
+                effects.unsettled.insert(name.clone());
+                GroupOutcome::Left
+            }
+            GroupChange::Expire { who, renewed, epoch } => {
+                self.expire_member(name, who, *renewed, *epoch)?;
+                effects.unsettled.insert(name.clone());
+                GroupOutcome::Expired
+            }
+            GroupChange::Release { who, generation, partitions } => {
+                let released = self.release_partitions(name, who, *generation, partitions)?;
+                if released > 0 {
+                    effects.groups.insert(name.clone());
+                }
+                GroupOutcome::Released(released)
+            }
+            GroupChange::Assign { who, generation, members } => {
+                self.assign_partitions(name, who, *generation, members)?;
+                effects.groups.insert(name.clone());
+                GroupOutcome::Assigned
+            }
+            GroupChange::Commit { by, offsets } => {
+                GroupOutcome::OffsetsCommitted(self.commit_offsets(name, by.as_ref(), offsets)?)
+            }
+            GroupChange::Delete => {
+                self.delete_group(name)?;
+                effects.groups.insert(name.clone());
+                GroupOutcome::Deleted
+            }
+        };
+        Ok(outcome)
+    }
+
+    fn join_group(
+        &mut self,
+        name: &GroupName,
+        who: &MemberRun,
+        options: &Arc<MemberOptions>,
+        matched: &Subscription,
+    ) -> Result<(), Refusal> {
+        let subscription = options.topics.union(matched);
+        let patternless_match = options.pattern.is_empty() && !matched.is_empty();
+        if !options.is_sound() || patternless_match || subscription.len() > TOPICS_PER_SUBSCRIPTION_MAX {
+            return Err(Refusal::Malformed);
+        }
+        let group = self.groups.get(name);
+        let seat = group.map_or(Ok(Seat::New), |group| group.seat(who, options.instance.as_ref()))?;
+        self.check_room(name, &seat, who, options, &subscription)?;
+        self.open_group(name);
+        let renewed = self.index;
+        let new = Generation(self.next_generation);
+        self.next_generation += u64::from(!matches!(seat, Seat::Same));
+        self.edit_group(name, |group| {
+            let before = match &seat {
+                Seat::New => None,
+                Seat::Same => group.take(&who.member),
+                Seat::Away(id) => group.take(id),
+            };
+            let subscription = group.shared(subscription);
+            let mut member = before.unwrap_or_else(|| Arc::new(Member::new(MemberKey(new.0), who, options)));
+            let known = Arc::make_mut(&mut member);
+            if known.incarnation != who.incarnation {
+                known.incarnation = who.incarnation;
+                known.last_commit = None;
+            }
+            if !matches!(seat, Seat::Same) {
+                known.generation = new;
+                group.generation = new;
+            }
+            // What it finds it owns from now on, or what its predecessor sent late would count.
+            if matches!(seat, Seat::Away(_)) {
+                group.own_anew(known.key, new);
+            }
+            known.renewed = renewed;
+            known.away = false;
+            known.options = Arc::clone(options);
+            if options.topics == subscription {
+                Arc::make_mut(&mut known.options).topics = subscription.clone();
+            }
+            known.subscription = subscription;
+            group.insert(who.member.clone(), member);
+        });
+        Ok(())
+    }
+
+    /// Whether there is room for one that joins. Partitions are counted as they were after the last entry, so that members
+    /// that join within one entry can exceed their limit a little.
+    fn check_room(
+        &self,
+        name: &GroupName,
+        seat: &Seat,
+        who: &MemberRun,
+        options: &MemberOptions,
+        subscription: &Subscription,
+    ) -> Result<(), Refusal> {
+        let full = |limit| Err(Refusal::Group(GroupRefusal::Full { limit }));
+        let group = self.groups.get(name);
+        if group.is_none() && self.groups.len() >= GROUPS_PER_CLUSTER_MAX {
+            return full(GroupLimit::Groups);
+        }
+        let members = group.map_or(0, |group| group.members.len());
+        if matches!(seat, Seat::New) && members >= MEMBERS_PER_GROUP_MAX {
+            return full(GroupLimit::Members);
+        }
+        let replaced = match seat {
+            Seat::New => None,
+            Seat::Same => group.and_then(|group| group.members.get_key_value(&who.member)),
+            Seat::Away(id) => group.and_then(|group| group.members.get_key_value(id)),
+        };
+        let before = replaced.map_or(0, |(id, member)| member.weight(id));
+        let after = weight(&who.member, options, subscription);
+        if after > before && self.group_bytes + after - before > GROUP_BYTES_PER_CLUSTER_MAX {
+            return full(GroupLimit::Bytes);
+        }
+        let added: u64 = subscription
+            .names()
+            .iter()
+            .filter_map(|name| self.topic_by_name(name))
+            .filter(|topic| group.is_none_or(|group| !group.topics.contains_key(&topic.id())))
+            .map(|topic| u64::from(topic.partition_count()))
+            .sum();
+        if added > 0 && self.group_partitions + added > GROUP_PARTITIONS_PER_CLUSTER_MAX {
+            return full(GroupLimit::Partitions);
+        }
+        Ok(())
+    }
+
+    fn resolve_pattern(
+        &mut self,
+        name: &GroupName,
+        who: &MemberRun,
+        pattern: &str,
+        matched: &Subscription,
+    ) -> Result<(), Refusal> {
+        let group = self.groups.get(name).ok_or(GroupRefusal::UnknownMember)?;
+        let member = group.members.get(&who.member).ok_or(GroupRefusal::UnknownMember)?;
+        // One that is away gets new topics as well: it is to find what others would not leave to it.
+        if member.incarnation != who.incarnation || member.options.pattern != pattern || pattern.is_empty() {
+            return Err(GroupRefusal::UnknownMember.into());
+        }
+        let options = Arc::clone(&member.options);
+        let subscription = options.topics.union(matched);
+        if subscription.len() > TOPICS_PER_SUBSCRIPTION_MAX {
+            return Err(Refusal::Malformed);
+        }
+        self.check_room(name, &Seat::Same, who, &options, &subscription)?;
+        self.edit_group(name, |group| {
+            let Some(mut member) = group.take(&who.member) else { return };
+            Arc::make_mut(&mut member).subscription = group.shared(subscription);
+            group.insert(who.member.clone(), member);
+        });
+        Ok(())
+    }
+
+    fn leave_group(&mut self, name: &GroupName, who: &MemberRun, permanently: bool) {
+        let Some(group) = self.groups.get_mut(name) else { return };
+        let Some(member) = group.member(&who.member) else { return };
+        if member.incarnation != who.incarnation {
+            return;
+        }
+        let stays = member.options.instance.is_some() && !permanently;
+        let log_time = self.log_time;
+        self.edit_group(name, |group| {
+            if stays && let Some(member) = group.members.get_mut(&who.member) {
+                Arc::make_mut(member).away = true;
+            } else {
+                group.remove(&who.member, log_time);
+            }
+        });
+    }
+
+    fn expire_member(
+        &mut self,
+        name: &GroupName,
+        who: &MemberRun,
+        renewed: LogIndex,
+        epoch: LogEpoch,
+    ) -> Result<(), Refusal> {
+        let group = self.groups.get(name).ok_or(GroupRefusal::UnknownMember)?;
+        let member = group.member(&who.member).filter(|member| member.incarnation == who.incarnation);
+        let member = member.ok_or(GroupRefusal::UnknownMember)?;
+        if member.renewed != renewed || self.next.epoch != epoch {
+            return Err(GroupRefusal::Renewed.into());
+        }
+        let log_time = self.log_time;
+        self.edit_group(name, |group| group.remove(&who.member, log_time));
+        Ok(())
+    }
+
+    fn release_partitions(
+        &mut self,
+        name: &GroupName,
+        who: &MemberRun,
+        generation: Generation,
+        partitions: &[TopicPartition],
+    ) -> Result<u32, Refusal> {
+        let group = self.groups.get(name).ok_or(GroupRefusal::UnknownMember)?;
+        let key = group.present(who).ok_or(GroupRefusal::UnknownMember)?.key;
+        let new = Generation(self.next_generation);
+        let released =
+            self.edit_group(name, |group| group.release(key, generation, partitions, new)).unwrap_or(0);
+        self.next_generation += u64::from(released > 0);
+        Ok(released)
+    }
+
+    /// Makes a group if there is none of that name.
+    pub(super) fn open_group(&mut self, name: &GroupName) {
+        if !self.groups.contains_key(name) {
+            let group = Group::new(self.log_time);
+            self.group_bytes += group.weight();
+            self.groups.insert(name.clone(), Arc::new(group));
+        }
+    }
+
+    /// Changes a group, and counts what all groups weigh and share.
+    pub(super) fn edit_group<R>(
+        &mut self,
+        name: &GroupName,
+        edit: impl FnOnce(&mut Group) -> R,
+    ) -> Option<R> {
+        let group = Arc::make_mut(self.groups.get_mut(name)?);
+        let (weight, partitions) = (group.weight(), group.partition_count());
+        let result = edit(group);
+        self.group_bytes = self.group_bytes + group.weight() - weight;
+        self.group_partitions = self.group_partitions + group.partition_count() - partitions;
+        Some(result)
+    }
+
+    /// Forgets a group.
+    pub(super) fn close_group(&mut self, name: &GroupName) {
+        let Some(group) = self.groups.remove(name) else { return };
+        self.group_bytes -= group.weight();
+        self.group_partitions -= group.partition_count();
+    }
+}
+
+impl Group {
+    fn seat(&self, who: &MemberRun, instance: Option<&InstanceId>) -> Result<Seat, GroupRefusal> {
+        let has_instance =
+            |(_, member): &(&MemberId, &Arc<Member>)| member.options.instance.as_ref() == instance;
+        let by_instance = instance.and_then(|_| self.members.iter().find(has_instance));
+        if let Some((id, namesake)) = by_instance
+            && *id != who.member
+        {
+            // Its id may also belong to a third one.
+            return if namesake.away && !self.members.contains_key(&who.member) {
+                Ok(Seat::Away(id.clone()))
+            } else {
+                Err(GroupRefusal::MemberExists)
+            };
+        }
+        match self.members.get(&who.member) {
+            None => Ok(Seat::New),
+            Some(member) if member.away && by_instance.is_some() => Ok(Seat::Away(who.member.clone())),
+            Some(member) if member.incarnation == who.incarnation => Ok(Seat::Same),
+            Some(_) => Err(GroupRefusal::MemberExists),
+        }
+    }
+
+    /// Gives the partitions that a member was told to release, at or before a generation, to those that are to own them.
+    fn release(
+        &mut self,
+        key: MemberKey,
+        known: Generation,
+        partitions: &[TopicPartition],
+        new: Generation,
+    ) -> u32 {
+        let mut released = 0;
+        let mut changed = BTreeSet::new();
+        for at in partitions {
+            // One that came back to the member meanwhile is its own again, and it will hear of that.
+            let counts = self.slot(*at).is_some_and(|slot| {
+                let owned = slot.owner.is_some_and(|owner| owner.member == key);
+                owned && slot.is_releasing() && slot.moved <= known
+            });
+            let slots = self.topics.get_mut(&at.topic).filter(|_| counts);
+            let Some(slot) = slots.and_then(|slots| Arc::make_mut(slots).get_mut(at.partition.position()))
+            else {
+                continue;
+            };
+            slot.owner = slot.target.map(|member| Owner { member, since: new });
+            slot.moved = Generation::ZERO;
+            changed.extend(slot.target);
+            released += 1;
+        }
+        if released > 0 {
+            self.releasing -= released;
+            changed.insert(key);
+            self.note_change(&changed, new);
+        }
+        released
+    }
+
+    /// What a member owns it owns since now.
+    fn own_anew(&mut self, key: MemberKey, new: Generation) {
+        for slots in self.topics.values_mut() {
+            let is_own = |slot: &Slot| slot.owner.is_some_and(|owner| owner.member == key);
+            if slots.iter().any(is_own) {
+                let own = Arc::make_mut(slots).iter_mut().filter(|slot| is_own(slot));
+                own.for_each(|slot| slot.owner = Some(Owner { member: key, since: new }));
+            }
+        }
+    }
+
+    /// The same subscription, in the memory of a member that has an equal one.
+    fn shared(&self, subscription: Subscription) -> Subscription {
+        let equal = self.members.values().find(|member| member.subscription == subscription);
+        equal.map_or(subscription, |member| member.subscription.clone())
+    }
+
+    fn remove(&mut self, id: &MemberId, log_time: TimestampMs) {
+        self.take(id);
+        self.used = log_time;
+    }
+
+    pub(crate) fn insert(&mut self, id: MemberId, member: Arc<Member>) {
+        self.bytes += member.weight(&id);
+        self.keys.insert(member.key, id.clone());
+        self.members.insert(id, member);
+    }
+
+    pub(super) fn take(&mut self, id: &MemberId) -> Option<Arc<Member>> {
+        let member = self.members.remove(id)?;
+        self.bytes -= member.weight(id);
+        self.keys.remove(&member.key);
+        Some(member)
+    }
+
+    /// A new generation begins, in which the part of these members is another one.
+    pub(super) fn note_change<'a>(
+        &mut self,
+        changed: impl IntoIterator<Item = &'a MemberKey>,
+        generation: Generation,
+    ) {
+        self.generation = generation;
+        for key in changed {
+            let Some(id) = self.keys.get(key) else { continue };
+            if let Some(member) = self.members.get_mut(id) {
+                Arc::make_mut(member).generation = generation;
+            }
+        }
+    }
+
+    /// What it weighs in all.
+    pub(crate) fn weight(&self) -> u64 {
+        self.bytes + GROUP_WEIGHT_BYTES
+    }
+}
+
+/// What a group costs beside its members and offsets, about.
+const GROUP_WEIGHT_BYTES: u64 = 512;
+/// What a member costs beside its texts, about.
+const MEMBER_WEIGHT_BYTES: u64 = 512;
+
+fn weight(id: &MemberId, options: &MemberOptions, subscription: &Subscription) -> u64 {
+    let instance = options.instance.as_ref().map_or(0, |instance| instance.as_str().len());
+    let texts = 2 * id.as_str().len()
+        + options.pattern.len()
+        + options.client_id.len()
+        + options.user_data.len()
+        + instance;
+    // What the pattern matched is kept beside what was named.
+    let resolved = if options.pattern.is_empty() { 0 } else { subscription.bytes() };
+    MEMBER_WEIGHT_BYTES + texts as u64 + options.topics.bytes() + resolved
+}
+
+impl Member {
+    fn new(key: MemberKey, who: &MemberRun, options: &Arc<MemberOptions>) -> Self {
+        Self {
+            key,
+            incarnation: who.incarnation,
+            renewed: LogIndex(0),
+            generation: Generation::ZERO,
+            options: Arc::clone(options),
+            subscription: Subscription::default(),
+            away: false,
+            last_commit: None,
+        }
+    }
+
+    pub(crate) fn weight(&self, id: &MemberId) -> u64 {
+        let outcomes = self.last_commit.as_ref().map_or(0, |last| last.outcomes.len() as u64);
+        weight(id, &self.options, &self.subscription) + outcomes
+    }
+}
