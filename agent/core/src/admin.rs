@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tidelog_metadata_node::{Metadata, ProposeError};
 use tidelog_metadata_state::config::ConfigError;
+use tidelog_metadata_state::group::command::GroupRefusal;
 use tidelog_metadata_state::{Command, Outcome, Refusal, Topic};
 use tidelog_types::{
     Offset, PartitionIndex, ProducerEpoch, ProducerId, TimestampMs, TopicId, TopicName, TopicPartition,
@@ -62,6 +63,14 @@ pub enum AdminError {
     ClusterPartitions {
         /// What it would have.
         asked: u64,
+        /// What is allowed.
+        high: u64,
+    },
+    /// The groups that subscribe to the topic share as many partitions as all groups together may.
+    #[error(
+        "the groups that subscribe to the topic share too many partitions, all groups together may share {high}"
+    )]
+    GroupPartitions {
         /// What is allowed.
         high: u64,
     },
@@ -373,7 +382,8 @@ fn refused(refusal: &Refusal, topic: &TopicName, partition: Option<PartitionInde
         }
         Refusal::UnknownProducer => AdminError::UnknownProducer,
         Refusal::ProducerFenced { current } => AdminError::ProducerFenced { current: *current },
-        Refusal::BelowFloor { .. } | Refusal::Malformed | Refusal::Superseded => {
+        Refusal::Group(GroupRefusal::Full { limit }) => AdminError::GroupPartitions { high: limit.value() },
+        Refusal::BelowFloor { .. } | Refusal::Malformed | Refusal::Superseded | Refusal::Group(_) => {
             AdminError::Unknown { cause: refusal.to_string() }
         }
     }

@@ -111,7 +111,7 @@ pub(crate) fn admin(error: &AdminError) -> ApiError {
             .with("low", low)
             .with("limit", high)
             .violation("partition_count", error),
-        E::ClusterPartitions { high, .. } => {
+        E::ClusterPartitions { high, .. } | E::GroupPartitions { high } => {
             ApiError::new(ErrorReason::PartitionLimitReached, error).with("limit", high)
         }
         E::Config(config) => {

@@ -10,6 +10,7 @@ use tidelog_types::{AgentInstance, LogIndex, TopicPartition};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use crate::group_watch::GroupWatchers;
 use crate::tail::Tail;
 
 /// Proposals that wait to be taken up; beyond that, callers wait.
@@ -31,6 +32,7 @@ pub(crate) struct Shared {
     pub tail: Arc<Tail>,
     /// In an order, so that who is woken first does not depend on the process.
     watchers: Mutex<BTreeMap<TopicPartition, Vec<Arc<Notify>>>>,
+    pub groups: GroupWatchers,
     role: watch::Sender<Role>,
 }
 
@@ -133,6 +135,7 @@ impl Metadata {
             stats: MetadataStats::default(),
             tail: Arc::new(Tail::new()),
             watchers: Mutex::new(BTreeMap::new()),
+            groups: GroupWatchers::default(),
             role: watch::Sender::new(Role::Booting),
         });
         (Self { shared: Arc::clone(&shared), requests }, shared, receiver)
@@ -229,8 +232,9 @@ impl Metadata {
 }
 
 impl Shared {
-    /// Wakes those who watch the partitions that an entry changed.
+    /// Wakes those who watch the partitions and groups that an entry changed.
     pub(crate) fn wake(&self, applied: &Applied) {
+        self.groups.wake(&applied.groups);
         let watchers = self.watchers.lock();
         if watchers.is_empty() {
             return;
@@ -243,6 +247,7 @@ impl Shared {
     /// Wakes everyone, after the state was replaced as a whole.
     pub(crate) fn wake_all(&self) {
         self.watchers.lock().values().flatten().for_each(|notify| notify.notify_one());
+        self.groups.wake_all();
     }
 
     pub(crate) fn set_role(&self, role: Role) {

@@ -360,12 +360,15 @@ impl Node {
         Ok(true)
     }
 
-    /// Proposes to forget idle producers, if there are any.
+    /// Proposes to forget idle producers and groups, if there are any.
     fn propose_expiry(&mut self, term: &mut Term) {
         term.expiry_at = Instant::now() + self.config.expiry_interval;
         let proposer_time = self.clock.now();
         if self.shared.state.read().has_expired_producers(proposer_time) {
             self.propose_own(Command::ExpireProducers { proposer_time });
+        }
+        if self.shared.state.read().has_expired_offsets(proposer_time) {
+            self.propose_own(Command::ExpireOffsets { proposer_time });
         }
     }
 

@@ -7,7 +7,7 @@
 //! It is not a consensus protocol of its own: the store's create-if-absent decides who wrote a place, and nothing here
 //! relies on clocks, leases or locks for safety.
 //!
-//! Map: [`handle`] what the rest of the agent calls · [`config`] its settings · `node` boot and the choice of role ·
+//! Map: [`handle`] what the rest of the agent calls · `group_watch` who is woken by groups · [`config`] its settings · `node` boot and the choice of role ·
 //! [`genesis`] the beginning of a cluster · `replica` reading the log · `follow` hearing from the leader · [`peers`] the seam for that · `served`, `tail` the leader's side of it · `election` taking over · `lead` committing · `maintenance` snapshots and truncation · `time` the leader's clock · [`snapshots`] where
 //! they lie.
 
@@ -16,6 +16,7 @@ pub mod config;
 mod election;
 mod follow;
 pub mod genesis;
+mod group_watch;
 pub mod handle;
 mod lead;
 mod maintenance;
@@ -31,6 +32,7 @@ mod tail;
 mod time;
 
 pub use config::{Mistake, NodeConfig};
+pub use group_watch::{ChangedGroups, GroupWatch, GroupsWatch};
 pub use handle::{Metadata, MetadataStats, PartitionWatch, ProposeError, ReadIndexError, Role};
 pub use node::Node;
 pub use peers::{FromLeader, Link, LinkError, Peers, ToLeader};
