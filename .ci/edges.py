@@ -19,6 +19,7 @@ ALLOWED = {
     "metadata/node": {"proto/types", "metadata/log", "metadata/state"},
     "agent/core": {"proto/types", "proto/record", "proto/segment", "metadata/log", "metadata/state", "metadata/node"},
     "agent/grpc": {"proto/types", "proto/record", "proto/grpc", "metadata/log", "metadata/state", "agent/core"},
+    "agent/peer": {"proto/types", "metadata/state", "metadata/node"},
     "agent/client": {"proto/types", "proto/record", "proto/grpc", "metadata/log"},
     # The binary chooses backends; nothing depends on it.
     "agent/cli": None,
@@ -30,7 +31,7 @@ LEAVES = {
     "arrow": {"compactor"},
     "parquet": {"compactor"},
     "testcontainers": {"tests/services"},
-    "tonic": {"proto/grpc", "agent/grpc", "agent/client", "agent/cli"},
+    "tonic": {"proto/grpc", "agent/grpc", "agent/peer", "agent/client", "agent/cli"},
     "clap": {"agent/cli", "tests/services"},
 }
 LICENCES = {

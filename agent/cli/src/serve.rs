@@ -8,6 +8,7 @@ use tidelog_agent::{Agent, Components, MeteredStore, Metrics, Settings};
 use tidelog_grpc::GrpcServer;
 use tidelog_metadata_log::env::{Clock, Entropy, SystemClock};
 use tidelog_metadata_node::{Metadata, Node, NodeConfig, NodeError, ObjectSnapshots, Role};
+use tidelog_peer::{GrpcPeers, PeerServer};
 use tidelog_types::{AgentInstance, ClusterId, ShardId};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinError;
@@ -36,7 +37,10 @@ pub struct ServeArgs {
     /// Address for /livez, /readyz, /metrics and /version
     #[arg(long, env = "TIDELOG_ADMIN_LISTEN", default_value = "127.0.0.1:7071", value_name = "ADDR")]
     pub admin_listen: SocketAddr,
-    /// Address at which other agents reach this one, if it is not the one it listens on
+    /// Address for the other agents of the cluster, and for nobody else: whoever reaches it can change all metadata. Port 0 takes a free one
+    #[arg(long, env = "TIDELOG_PEER_LISTEN", default_value = "127.0.0.1:0", value_name = "ADDR")]
+    pub peer_listen: SocketAddr,
+    /// Address at which the other agents reach this one's --peer-listen, as host:port, if it is not that address itself
     #[arg(long, env = "TIDELOG_ADVERTISE", value_name = "ADDR")]
     pub advertise: Option<String>,
     /// How long records wait for company before they are uploaded: each halving doubles the PUTs of a busy agent [default: 250ms, 4ms
@@ -71,6 +75,18 @@ impl ServeArgs {
         }
         let bytes = self.flush_bytes;
         within("--flush-bytes", bytes.to_string(), (64 << 10..=64 << 20).contains(&bytes), "64KiB to 64MiB")?;
+        if self.peer_listen.ip().is_unspecified() && self.advertise.is_none() {
+            return Err(Failure::usage(format!(
+                "--peer-listen {} tells nobody where this agent is: name an address that the other agents reach, or say it with --advertise",
+                self.peer_listen
+            )));
+        }
+        if let Some(advertise) = &self.advertise {
+            let ok = advertise.rsplit_once(':').is_some_and(|(host, port)| {
+                !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
+            });
+            within("--advertise", format!("{advertise:?}"), ok, "host:port, with a port of 1 to 65535")?;
+        }
         // A request of 16 MiB has to fit, and the next ones beside it.
         within(
             "--buffer-memory",
@@ -101,6 +117,7 @@ impl ServeArgs {
 pub struct Ports {
     grpc: GrpcServer,
     admin: Admin,
+    peers: PeerServer,
 }
 
 impl Ports {
@@ -110,13 +127,22 @@ impl Ports {
             Failure::new(Exit::Conflict, format!("{}; choose another with --listen", with_causes(&error)))
         })?;
         let admin = Admin::bind(args.admin_listen).await?;
-        for address in [args.listen, args.admin_listen].iter().filter(|address| !address.ip().is_loopback()) {
+        let peers = PeerServer::bind(args.peer_listen).await.map_err(|error| {
+            Failure::new(
+                Exit::Conflict,
+                format!("{}; choose another with --peer-listen", with_causes(&error)),
+            )
+        })?;
+        for address in [args.listen, args.admin_listen, args.peer_listen]
+            .iter()
+            .filter(|address| !address.ip().is_loopback())
+        {
             eprintln!(
                 "WARNING: {address} is reachable from other machines, and there is no authentication: whoever reaches it reads and \
                  writes everything"
             );
         }
-        Ok(Self { grpc, admin })
+        Ok(Self { grpc, admin, peers })
     }
 
     /// Where clients connect.
@@ -170,7 +196,8 @@ pub async fn serve(
         Arc::new(MeteredStore::new(Arc::clone(&stores.data), metrics.object_store().clone()));
     let mut config = NodeConfig::new(cluster, AgentInstance(entropy.uuid()));
     config.exclusive = stores.exclusive;
-    config.address = args.advertise.clone().unwrap_or_else(|| args.listen.to_string());
+    config.address = args.advertise.clone().unwrap_or_else(|| ports.peers.address().to_string());
+    let instance = config.instance;
     let snapshots = Arc::new(ObjectSnapshots::new(Arc::clone(&store), ShardId::ZERO));
     let settings = args.settings(stores.near, auto_create_topics);
     tracing::info!(
@@ -180,6 +207,7 @@ pub async fn serve(
         instance = %config.instance,
         listen = %args.listen,
         admin_listen = %args.admin_listen,
+        peer_listen = %ports.peers.address(),
         advertise = config.address,
         metadata = stores.log.describe(),
         exclusive = config.exclusive,
@@ -194,6 +222,7 @@ pub async fn serve(
     let node_cancel = CancellationToken::new();
     let (metadata, node) =
         Node::new(config, Arc::clone(&stores.log), snapshots, Arc::clone(&clock), entropy.clone());
+    let node = node.with_peers(Arc::new(GrpcPeers::new(cluster, instance)));
     let mut node = tokio::spawn(node.run(node_cancel.clone()));
     let mut role = metadata.role();
     let leads_alone = stores.exclusive;
@@ -209,6 +238,7 @@ pub async fn serve(
     let (tasks_cancel, front_cancel) = (CancellationToken::new(), CancellationToken::new());
     let mut tasks = tokio::spawn(tasks.run(tasks_cancel.clone()));
     ready(&ports);
+    let mut peers = tokio::spawn(ports.peers.run(metadata.clone(), cluster, CancellationToken::new()));
     let mut grpc = tokio::spawn(ports.grpc.run(agent.clone(), cluster, front_cancel.clone()));
     let status = Arc::new(AgentStatus { agent: agent.clone(), metadata });
     let mut admin = tokio::spawn(ports.admin.run(status, CancellationToken::new()));
@@ -220,6 +250,7 @@ pub async fn serve(
         ended = &mut node => Ok(Some(node_failure(ended))),
         ended = &mut tasks => Ok(Some(Failure::failed(text(ended)))),
         ended = &mut grpc => Ok(Some(Failure::failed(text(ended)))),
+        ended = &mut peers => Ok(Some(Failure::failed(text(ended)))),
         ended = &mut admin => Ok(Some(Failure::failed(text(ended)))),
     }?;
     tracing::info!(event = "stopping");
@@ -242,6 +273,7 @@ pub async fn serve(
     }
     again.abort();
     admin.abort();
+    peers.abort();
     tracing::info!(event = "stopped");
     match (stopped, drained) {
         (Some(failure), _) => Err(failure),
