@@ -238,7 +238,14 @@ pub async fn serve(
     let (tasks_cancel, front_cancel) = (CancellationToken::new(), CancellationToken::new());
     let mut tasks = tokio::spawn(tasks.run(tasks_cancel.clone()));
     ready(&ports);
-    let mut peers = tokio::spawn(ports.peers.run(metadata.clone(), cluster, CancellationToken::new()));
+    // Where nobody else can be, nobody is let in.
+    let peers = (!leads_alone).then(|| ports.peers.run(metadata.clone(), cluster, CancellationToken::new()));
+    let mut peers = tokio::spawn(async move {
+        match peers {
+            Some(serving) => serving.await,
+            None => std::future::pending().await,
+        }
+    });
     let mut grpc = tokio::spawn(ports.grpc.run(agent.clone(), cluster, front_cancel.clone()));
     let status = Arc::new(AgentStatus { agent: agent.clone(), metadata });
     let mut admin = tokio::spawn(ports.admin.run(status, CancellationToken::new()));
