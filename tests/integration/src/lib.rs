@@ -3,9 +3,10 @@
 //!
 //! The binary is the one beside the test (`cargo build -p tidelog` makes it), or `TIDELOG_BIN`.
 //!
-//! Map: [`Server`] a running agent · [`Command`](tidelog) its command line · [`Stores`] what it runs on · [`dataset`]
+//! Map: [`Server`] a running agent · [`Command`](tidelog) its command line · [`Stores`] what it runs on · [`Balancer`] what stands before several · [`dataset`]
 //! real data.
 
+mod balancer;
 pub mod dataset;
 mod server;
 mod stores;
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+pub use balancer::{Balancer, BalancerKind};
 pub use server::Server;
 pub use stores::{Stores, StoresKind};
 

@@ -47,8 +47,19 @@ impl Server {
         server
     }
 
+    /// Starts it again on the same ports, after it ended, without waiting for anything.
+    pub fn start_again(&mut self, role: &str, arguments: &[&str], log_directory: &Path) {
+        *self = Self::spawn_on((self.port, self.admin_port), role, arguments, log_directory);
+    }
+
+    /// Sends it a signal, by name without SIG.
+    pub async fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().await;
+        assert!(sent.expect("kill is there").success());
+    }
+
     /// Waits until it is ready; fails with its status if it ends.
-    async fn ready(&mut self) -> Result<(), std::process::ExitStatus> {
+    pub async fn ready(&mut self) -> Result<(), std::process::ExitStatus> {
         let started = Instant::now();
         while self.http("/readyz").await.is_none_or(|(status, _)| status != 200) {
             if let Some(status) = self.child.try_wait().expect("our own child") {
@@ -70,9 +81,19 @@ impl Server {
 
     /// Starts a role without waiting for anything.
     pub fn spawn(port: u16, role: &str, arguments: &[&str], log_directory: &Path) -> Self {
-        let admin_port = free_port();
+        Self::spawn_on((port, free_port()), role, arguments, log_directory)
+    }
+
+    fn spawn_on(
+        (port, admin_port): (u16, u16),
+        role: &str,
+        arguments: &[&str],
+        log_directory: &Path,
+    ) -> Self {
         let log = log_directory.join(format!("{role}-{port}-{admin_port}.log"));
-        let file = std::fs::File::create(&log).expect("the test's own directory");
+        // One that is started again goes on where it was.
+        let file = std::fs::File::options().create(true).append(true).open(&log);
+        let file = file.expect("the test's own directory");
         let mut command = Command::new(binary());
         command
             .arg(role)
@@ -100,6 +121,11 @@ impl Server {
     /// Its port.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Its port for probes and metrics.
+    pub fn admin_port(&self) -> u16 {
+        self.admin_port
     }
 
     /// Its process id.
