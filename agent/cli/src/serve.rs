@@ -59,6 +59,10 @@ pub struct ServeArgs {
     /// How long a shutdown may take to write and acknowledge what is buffered
     #[arg(long, env = "TIDELOG_DRAIN", value_parser = parse_duration, default_value = "20s", value_name = "DURATION")]
     pub drain: Duration,
+    /// How old connections become before clients are asked to make new ones, so that load spreads when agents are added: 1s to 24h,
+    /// give or take a tenth
+    #[arg(long, env = "TIDELOG_CONNECTION_AGE", value_parser = parse_duration, default_value = "10m", value_name = "DURATION")]
+    pub connection_age: Duration,
     #[command(flatten)]
     pub log: LogArgs,
 }
@@ -94,11 +98,13 @@ impl ServeArgs {
             self.buffer_memory >= 32 << 20,
             "32MiB or more",
         )?;
+        let age_ok = (Duration::from_secs(1)..=Duration::from_secs(24 * 3600)).contains(&self.connection_age);
+        within("--connection-age", format!("{:?}", self.connection_age), age_ok, "1s to 24h")?;
         let drain_ok = (Duration::from_secs(1)..=Duration::from_secs(600)).contains(&self.drain);
         within("--drain", format!("{:?}", self.drain), drain_ok, "1s to 10m")
     }
 
-    fn settings(&self, near: bool, auto_create_topics: bool) -> Settings {
+    fn settings(&self, near: bool, auto_create_topics: bool, entropy: &Entropy) -> Settings {
         let interval = if near { NEAR_FLUSH_INTERVAL } else { Duration::from_millis(250) };
         Settings {
             flush_interval: self.flush_interval.unwrap_or(interval),
@@ -106,6 +112,9 @@ impl ServeArgs {
             buffer_memory: self.buffer_memory,
             cache_memory: self.cache_memory,
             drain_deadline: self.drain,
+            // Clients of several agents that were started together do not all come back together.
+            connection_age: self.connection_age * 9 / 10
+                + Duration::from_millis(entropy.below(millis(self.connection_age) / 5 + 1)),
             auto_create_topics,
             ..Settings::default()
         }
@@ -156,6 +165,10 @@ impl Ports {
     }
 }
 
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 struct AgentStatus {
     agent: Agent,
     metadata: Metadata,
@@ -199,7 +212,7 @@ pub async fn serve(
     config.address = args.advertise.clone().unwrap_or_else(|| ports.peers.address().to_string());
     let instance = config.instance;
     let snapshots = Arc::new(ObjectSnapshots::new(Arc::clone(&store), ShardId::ZERO));
-    let settings = args.settings(stores.near, auto_create_topics);
+    let settings = args.settings(stores.near, auto_create_topics, &entropy);
     tracing::info!(
         event = "start",
         version = env!("CARGO_PKG_VERSION"),
@@ -211,7 +224,8 @@ pub async fn serve(
         advertise = config.address,
         metadata = stores.log.describe(),
         exclusive = config.exclusive,
-        flush_interval_ms = u64::try_from(settings.flush_interval.as_millis()).unwrap_or(u64::MAX),
+        flush_interval_ms = millis(settings.flush_interval),
+        connection_age_ms = millis(settings.connection_age),
         flush_bytes = settings.flush_bytes,
         buffer_memory = settings.buffer_memory,
         cache_memory = settings.cache_memory,

@@ -32,6 +32,9 @@ pub struct Settings {
     pub auto_create_partitions: u32,
     /// How long a shutdown may take to write what is buffered.
     pub drain_deadline: Duration,
+    /// How old a connection of a client becomes before it is asked to make a new one, so that load spreads over agents that come.
+    /// Should differ a little between agents, so that clients do not all come at once.
+    pub connection_age: Duration,
     /// Limits of one fetch.
     pub fetch: FetchLimits,
 }
@@ -72,6 +75,7 @@ impl Default for Settings {
             auto_create_topics: false,
             auto_create_partitions: 1,
             drain_deadline: Duration::from_secs(20),
+            connection_age: Duration::from_secs(600),
             fetch: FetchLimits::default(),
         }
     }

@@ -13,8 +13,10 @@ use tidelog_proto::v1::{
     SubscribeRecords, SubscribeRequest, SubscribeResponse, subscribe_response,
 };
 use tidelog_types::Offset;
+use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
+use crate::age::{Leave, Left};
 use crate::error;
 use crate::fetched::{Room, failed};
 use crate::timed::timed;
@@ -84,6 +86,7 @@ impl ConsumerService for Consuming {
         if self.agent.draining().is_cancelled() {
             return Err(error::draining().into());
         }
+        let leave = Leave::new(&self.agent, request.extensions());
         let request = request.into_inner();
         convert::client_id("client_id", &request.client_id)?;
         let format = convert::record_format("format", request.format)?;
@@ -100,6 +103,7 @@ impl ConsumerService for Consuming {
             subscription,
             format,
             max_bytes: max_bytes as usize,
+            leave,
             begun: false,
             hinted: false,
         };
@@ -136,6 +140,7 @@ struct Reading {
     format: RecordFormat,
     /// Most bytes of records in one message.
     max_bytes: usize,
+    leave: Leave,
     begun: bool,
     hinted: bool,
 }
@@ -163,8 +168,16 @@ impl Reading {
         if self.subscription.is_finished() {
             return None;
         }
+        match self.leave.now() {
+            Some(Left::Hint(hint)) => {
+                let message = Some(Message::Reconnect(hint));
+                return Some((Ok(SubscribeResponse { message }), self));
+            }
+            Some(Left::Closed) => return Some((Err(error::draining().into()), self.finish())),
+            None => {}
+        }
         let before: Vec<_> = self.subscription.progress();
-        let deliveries = self.subscription.next(Duration::from_millis(HEARTBEAT_MS_MAX)).await;
+        let deliveries = self.subscription.next(self.wait_max()).await;
         if deliveries.is_empty() {
             return Some(self.heartbeat());
         }
@@ -187,6 +200,11 @@ impl Reading {
         }
         let message = Message::Records(SubscribeRecords { partitions });
         Some((Ok(SubscribeResponse { message: Some(message) }), self))
+    }
+
+    /// How long nothing may be sent: until the next heartbeat is due, or the client is to be told to go.
+    fn wait_max(&self) -> Duration {
+        Duration::from_millis(HEARTBEAT_MS_MAX).min(self.leave.at().saturating_duration_since(Instant::now()))
     }
 
     /// Ends the stream at the next turn.

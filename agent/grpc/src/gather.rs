@@ -177,11 +177,16 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gathering<S> {
     }
 }
 
-impl<S: Connected> Connected for Gathering<S> {
-    type ConnectInfo = S::ConnectInfo;
+/// When a connection was accepted; an extension of its requests.
+#[derive(Debug, Clone, Copy)]
+pub struct OpenedAt(pub tokio::time::Instant);
 
-    fn connect_info(&self) -> Self::ConnectInfo {
-        self.socket.connect_info()
+impl<S> Connected for Gathering<S> {
+    type ConnectInfo = OpenedAt;
+
+    fn connect_info(&self) -> OpenedAt {
+        // It is asked for once, when the connection begins.
+        OpenedAt(tokio::time::Instant::now())
     }
 }
 

@@ -4,11 +4,12 @@
 //! means is decided there, how a connection is treated here.
 //!
 //! Map: [`GrpcServer`] sockets and HTTP/2 · `producer`, `consumer`, `admin` the services · `admission` bytes are reserved before they are
-//! read · `fetched` answers of bounded size · `connections` how many one address may have · [`gather`] few system calls for many frames ·
+//! read · `fetched` answers of bounded size · `connections` how many one address may have · `age` how old they become · [`gather`] few system calls for many frames ·
 //! `timed` calls are counted · `error` the errors.
 
 mod admin;
 mod admission;
+mod age;
 mod connections;
 mod consumer;
 mod entries;

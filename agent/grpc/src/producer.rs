@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::admission::Reservations;
+use crate::age::{Leave, Left};
 use crate::error;
 use crate::timed::timed;
 
@@ -58,6 +59,7 @@ impl ProducerService for Producing {
         request: Request<Streaming<ProduceStreamRequest>>,
     ) -> Result<Response<ResponseStream>, Status> {
         let reservations = request.extensions().get::<Reservations>().cloned().unwrap_or_default();
+        let leave = Leave::new(&self.agent, request.extensions());
         let mut requests = request.into_inner();
         check_open(&self.agent)?;
         let first = requests.message().await?.and_then(|request| request.message);
@@ -78,6 +80,7 @@ impl ProducerService for Producing {
             requests: Some(requests),
             reservations,
             in_flight: FuturesUnordered::new(),
+            leave,
             hinted: false,
             ended: None,
         };
@@ -196,6 +199,7 @@ struct AppendStream {
     requests: Option<Streaming<ProduceStreamRequest>>,
     reservations: Reservations,
     in_flight: FuturesUnordered<Answering>,
+    leave: Leave,
     hinted: bool,
     ended: Option<Result<(), Status>>,
 }
@@ -227,6 +231,13 @@ impl AppendStream {
                     let hint = Message::Reconnect(ReconnectHint { closes_in_ms: wait });
                     return Some((Ok(ProduceStreamResponse { message: Some(hint) }), self));
                 }
+                left = self.leave.next(), if self.ended.is_none() => match left {
+                    Left::Hint(hint) => {
+                        let message = Some(Message::Reconnect(hint));
+                        return Some((Ok(ProduceStreamResponse { message }), self));
+                    }
+                    Left::Closed => self.ended = Some(Err(error::draining().into())),
+                },
                 request = next_request(requests), if reads => match request {
                     Ok(Some(request)) => self.take(request).await,
                     Ok(None) => self.ended = Some(Ok(())),

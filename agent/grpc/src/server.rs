@@ -23,6 +23,7 @@ use tower::{Layer, Service};
 
 use crate::admin::Administering;
 use crate::admission::{Call, admit};
+use crate::age::GRACE;
 use crate::connections::{CONNECTIONS_PER_ADDRESS_MAX, Connections};
 use crate::consumer::Consuming;
 use crate::gather::Gathering;
@@ -129,6 +130,8 @@ impl GrpcServer {
             .http2_max_header_list_size(HEADER_BYTES_MAX)
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .max_connection_age(agent.settings().connection_age)
+            .max_connection_age_grace(GRACE)
             .layer(Admission { agent: agent.clone() })
             .add_service(producing)
             .add_service(consuming)

@@ -11,8 +11,10 @@ use crate::{Server, free_port};
 /// Which balancer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BalancerKind {
-    /// HAProxy.
+    /// HAProxy, which balances requests.
     Haproxy,
+    /// HAProxy, which balances connections.
+    HaproxyLayer4,
     /// nginx.
     Nginx,
 }
@@ -30,6 +32,7 @@ impl Balancer {
         let port = free_port();
         let (file, listen) = match kind {
             BalancerKind::Haproxy => ("infra/haproxy/haproxy.cfg", "bind 127.0.0.1:7070"),
+            BalancerKind::HaproxyLayer4 => ("infra/haproxy/layer4.cfg", "bind 127.0.0.1:7070"),
             BalancerKind::Nginx => ("infra/nginx/nginx.conf", "listen 127.0.0.1:7070"),
         };
         let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..").join(file);
@@ -43,7 +46,7 @@ impl Balancer {
             let name = format!("agent-{number}.internal:7070");
             let address = format!("127.0.0.1:{}", agent.port());
             match kind {
-                BalancerKind::Haproxy => {
+                BalancerKind::Haproxy | BalancerKind::HaproxyLayer4 => {
                     let to = format!("{address} port {}", agent.admin_port());
                     replace(&format!("{name} port 7071"), &to);
                 }
@@ -55,7 +58,7 @@ impl Balancer {
         let log = directory.join(format!("balancer-{port}.log"));
         let log_file = std::fs::File::create(&log).expect("the same");
         let mut command = match kind {
-            BalancerKind::Haproxy => {
+            BalancerKind::Haproxy | BalancerKind::HaproxyLayer4 => {
                 let mut command = Command::new("haproxy");
                 command.arg("-db").arg("-f").arg(&config);
                 command
