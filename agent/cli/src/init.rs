@@ -53,7 +53,12 @@ pub fn genesis_failure(error: &GenesisError) -> Failure {
         | GenesisError::LogMissing { .. }
         | GenesisError::StorageMissing { .. } => Exit::Conflict,
         GenesisError::Storage(_) | GenesisError::Log(_) => Exit::Unavailable,
-        GenesisError::Marker | GenesisError::Entry(_) | GenesisError::NoGenesis => Exit::Failure,
+        GenesisError::Marker | GenesisError::Entry { .. } | GenesisError::NoGenesis { .. } => Exit::Failure,
     };
-    Failure::new(exit, crate::stores::with_causes(error))
+    let said = crate::stores::with_causes(error);
+    if exit == Exit::Unavailable {
+        let doctor = "`tidelog doctor` with the same --storage and --metadata says what to do";
+        return Failure::new(exit, format!("{said}; {doctor}"));
+    }
+    Failure::new(exit, said)
 }

@@ -103,7 +103,9 @@ impl DynamoDbLog {
             let Some(AttributeValue::S(place)) = item.get(PLACE).cloned() else {
                 return Err(Failure::new(format!("an item has no attribute `{PLACE}` of type S"), false));
             };
-            found.insert(place, entry_of(item)?);
+            let entry = entry_of(item)
+                .map_err(|failure| Failure::new(format!("{place}: {}", failure.text), failure.retryable))?;
+            found.insert(place, entry);
         }
         let unprocessed =
             answer.unprocessed_keys.unwrap_or_default().into_values().flat_map(|left| left.keys);

@@ -33,11 +33,19 @@ pub enum GenesisError {
     #[error("object {CLUSTER_OBJECT} holds no cluster id: this prefix is used by something else")]
     Marker,
     /// The log's first entry is no genesis.
-    #[error("first metadata entry: {0}")]
-    Entry(EntryError),
+    #[error("first metadata entry, in {log}: {cause}")]
+    Entry {
+        /// The metadata log.
+        log: String,
+        /// What is wrong with it.
+        cause: EntryError,
+    },
     /// The first place holds something else.
-    #[error("the first metadata entry is no genesis: this table or prefix is used by something else")]
-    NoGenesis,
+    #[error("the first metadata entry is no genesis: {log} is used by something else")]
+    NoGenesis {
+        /// The metadata log.
+        log: String,
+    },
     /// The two stores belong to different clusters.
     #[error(
         "the object store belongs to cluster {storage}, the metadata log to cluster {log}: one of the two URLs is wrong"
@@ -83,13 +91,14 @@ pub async fn storage_cluster(store: &dyn ObjectStore) -> Result<Option<ClusterId
 /// The id of the cluster that the metadata log belongs to, if it is initialised.
 pub async fn log_cluster(log: &dyn MetadataLog) -> Result<Option<ClusterId>, GenesisError> {
     let first = log.read(ShardId::ZERO, LogEpoch::ZERO, LogSeq::ZERO, 1).await?;
-    first.first().map(|bytes| genesis_of(bytes)).transpose()
+    first.first().map(|bytes| genesis_of(log, bytes)).transpose()
 }
 
-fn genesis_of(bytes: &[u8]) -> Result<ClusterId, GenesisError> {
-    match Entry::decode(bytes).map_err(GenesisError::Entry)?.body {
+fn genesis_of(log: &dyn MetadataLog, bytes: &[u8]) -> Result<ClusterId, GenesisError> {
+    let described = || log.describe();
+    match Entry::decode(bytes).map_err(|cause| GenesisError::Entry { log: described(), cause })?.body {
         EntryBody::Genesis { cluster } => Ok(cluster),
-        _ => Err(GenesisError::NoGenesis),
+        _ => Err(GenesisError::NoGenesis { log: described() }),
     }
 }
 
@@ -153,7 +162,7 @@ pub async fn initialise(
         match log.append(ShardId::ZERO, Place::begin_of(LogEpoch::ZERO), bytes.clone()).await {
             Append::Appended => return Ok(cluster),
             Append::Occupied(found) => {
-                let found = genesis_of(&found)?;
+                let found = genesis_of(log, &found)?;
                 if found == cluster {
                     return Ok(cluster);
                 }

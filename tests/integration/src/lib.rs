@@ -57,13 +57,17 @@ impl Said {
 
 /// Runs `tidelog` with arguments and standard input, and waits for its end.
 pub async fn tidelog(endpoint: Option<&str>, arguments: &[&str], input: Vec<u8>) -> Said {
+    let endpoint = endpoint.map(|endpoint| ("TIDELOG_ENDPOINT", endpoint));
+    tidelog_with(endpoint.as_slice(), arguments, input).await
+}
+
+/// The same with further variables in its environment.
+pub async fn tidelog_with(environment: &[(&str, &str)], arguments: &[&str], input: Vec<u8>) -> Said {
     use tokio::io::AsyncWriteExt;
     let mut command = tokio::process::Command::new(binary());
     command.args(arguments).env_remove("TIDELOG_ENDPOINT").env("NO_COLOR", "1");
     command.envs(tidelog_test_services::credentials_env());
-    if let Some(endpoint) = endpoint {
-        command.env("TIDELOG_ENDPOINT", endpoint);
-    }
+    command.envs(environment.iter().copied());
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn().expect("the binary starts");
     let mut stdin = child.stdin.take().expect("piped");

@@ -49,7 +49,7 @@ impl Server {
 
     /// Starts it again on the same ports, after it ended, without waiting for anything.
     pub fn start_again(&mut self, role: &str, arguments: &[&str], log_directory: &Path) {
-        *self = Self::spawn_on((self.port, self.admin_port), role, arguments, log_directory);
+        *self = Self::spawn_on((self.port, self.admin_port), role, arguments, log_directory, &[]);
     }
 
     /// Sends it a signal, by name without SIG.
@@ -81,7 +81,18 @@ impl Server {
 
     /// Starts a role without waiting for anything.
     pub fn spawn(port: u16, role: &str, arguments: &[&str], log_directory: &Path) -> Self {
-        Self::spawn_on((port, free_port()), role, arguments, log_directory)
+        Self::spawn_with(port, role, arguments, log_directory, &[])
+    }
+
+    /// The same with further variables in its environment.
+    pub fn spawn_with(
+        port: u16,
+        role: &str,
+        arguments: &[&str],
+        log_directory: &Path,
+        environment: &[(&str, &str)],
+    ) -> Self {
+        Self::spawn_on((port, free_port()), role, arguments, log_directory, environment)
     }
 
     fn spawn_on(
@@ -89,6 +100,7 @@ impl Server {
         role: &str,
         arguments: &[&str],
         log_directory: &Path,
+        environment: &[(&str, &str)],
     ) -> Self {
         let log = log_directory.join(format!("{role}-{port}-{admin_port}.log"));
         // One that is started again goes on where it was.
@@ -105,6 +117,7 @@ impl Server {
             ])
             .args(arguments)
             .envs(tidelog_test_services::credentials_env())
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(file)

@@ -152,7 +152,11 @@ async fn refused(bed: &Bed, logs: &Path) -> String {
 async fn refused_or_waiting(bed: &Bed, logs: &Path, may_wait: bool) -> String {
     let data = bed.data();
     let arguments = ["--data-dir", data.to_str().expect("a test's path")];
-    let mut server = Server::spawn(free_port(), "dev", &arguments, logs);
+    ended(Server::spawn(free_port(), "dev", &arguments, logs), may_wait).await
+}
+
+/// Waits until a server that should not start has ended, and returns what it said last; or, if it may wait, what it says while it waits.
+pub async fn ended(mut server: Server, may_wait: bool) -> String {
     let status = server.exited(if may_wait { WAITS_FOR } else { ENDS_WITHIN }).await;
     if status.is_none() && may_wait {
         assert!(!is_ready(&server).await);
