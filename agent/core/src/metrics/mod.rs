@@ -241,7 +241,7 @@ struct AgentCollector {
 impl Collector for AgentCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let stats = self.metadata.stats();
-        let counters: [(&str, &str, &AtomicU64); 9] = [
+        let counters: [(&str, &str, &AtomicU64); 12] = [
             ("metadata_appends", "Appends sent to the metadata log, repeats included", &stats.appends),
             ("metadata_entries", "Entries appended to the metadata log", &stats.entries),
             ("metadata_entry_bytes", "Bytes of these entries", &stats.entry_bytes),
@@ -255,12 +255,22 @@ impl Collector for AgentCollector {
             ("metadata_applied", "Entries applied", &stats.applied),
             ("metadata_elections", "Times that this agent became leader", &stats.elections),
             ("metadata_snapshots", "Snapshots written", &stats.snapshots),
+            ("metadata_handed_on", "Commands handed on to a leader, repeats included", &stats.handed_on),
+            ("metadata_taken_over", "Commands taken over from followers", &stats.taken_over),
+            ("metadata_links", "Links to a leader that were established", &stats.links),
         ];
         for (name, help, counter) in counters {
             let counter = ConstCounter::new(counter.load(Ordering::Relaxed));
             counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
         }
+        let (epoch, index) = self.metadata.read(|state| (state.next().epoch.0, state.index().0));
+        let (_, leads) = self.metadata.leader();
+        let of = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
         let gauges = [
+            ("metadata_leading", "1 if this agent leads the metadata log, else 0", usize::from(leads)),
+            ("metadata_followers", "Agents that listen to this one", self.metadata.followers()),
+            ("metadata_epoch", "Epoch that this agent knows of", of(epoch)),
+            ("metadata_index", "Entries of the metadata log that are applied here", of(index)),
             ("buffer_bytes", "Bytes of produce requests in the agent", self.budget.used()),
             ("buffer_limit_bytes", "Bytes of produce requests that may be in the agent", self.budget.limit()),
         ];
