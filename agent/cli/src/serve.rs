@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidelog_agent::{Agent, Components, MeteredStore, Metrics, Settings};
+use tidelog_agent::{Agent, Components, MeteredLog, MeteredStore, Metrics, Settings};
 use tidelog_grpc::GrpcServer;
 use tidelog_metadata_log::env::{Clock, Entropy, SystemClock};
 use tidelog_metadata_node::{Metadata, Node, NodeConfig, NodeError, ObjectSnapshots, Role};
@@ -207,6 +207,7 @@ pub async fn serve(
     let metrics = Metrics::new();
     let store: Arc<dyn object_store::ObjectStore> =
         Arc::new(MeteredStore::new(Arc::clone(&stores.data), metrics.object_store().clone()));
+    let log = Arc::new(MeteredLog::new(Arc::clone(&stores.log), metrics.metadata_log().clone()));
     let mut config = NodeConfig::new(cluster, AgentInstance(entropy.uuid()));
     config.exclusive = stores.exclusive;
     config.address = args.advertise.clone().unwrap_or_else(|| ports.peers.address().to_string());
@@ -234,8 +235,7 @@ pub async fn serve(
     );
 
     let node_cancel = CancellationToken::new();
-    let (metadata, node) =
-        Node::new(config, Arc::clone(&stores.log), snapshots, Arc::clone(&clock), entropy.clone());
+    let (metadata, node) = Node::new(config, log, snapshots, Arc::clone(&clock), entropy.clone());
     let node = node.with_peers(Arc::new(GrpcPeers::new(cluster, instance)));
     let mut node = tokio::spawn(node.run(node_cancel.clone()));
     let mut role = metadata.role();

@@ -27,7 +27,7 @@ pub use fetch::{
     Delivery, FetchError, FetchPartition, FetchRequest, FetchResponse, FetchedBatch, FetchedPartition,
     FoundOffset, OffsetQuery, OffsetWanted, Progress, StartAt, SubscribePartition, Subscription,
 };
-pub use metrics::{MeteredStore, Metrics};
+pub use metrics::{MeteredLog, MeteredStore, Metrics};
 pub use produce::{
     Payload, ProduceAck, ProduceBatch, ProduceError, ProduceRequest, ProduceResult, ProduceSession,
     ProduceTicket,

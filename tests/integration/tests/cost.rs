@@ -47,6 +47,9 @@ async fn cost(kind: StoresKind) {
         "{appended} appends for {flushed} flushes and {ROUNDS} producers"
     );
 
+    let timed = server.metric("tidelog_metadata_request_duration_seconds_count", &["op=\"append\""]).await;
+    assert_eq!(timed, appends(&server).await, "each append is timed once");
+
     let idle = (puts(&server).await, appends(&server).await);
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!((puts(&server).await, appends(&server).await), idle, "an idle agent writes nothing");

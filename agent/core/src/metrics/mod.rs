@@ -2,8 +2,10 @@
 //!
 //! Names are stable. Labels are bounded: topics beyond [`TOPICS_MAX`] share the label `other`.
 //!
-//! Map: [`Metrics`] the registry and the handles · [`store`] a decorator that counts what the object store is asked.
+//! Map: [`Metrics`] the registry and the handles · [`store`] a decorator that counts what the object store is asked · [`log`] one that times
+//! what the metadata log is asked.
 
+pub mod log;
 pub mod store;
 
 use std::collections::HashMap;
@@ -25,6 +27,7 @@ use tidelog_types::{TopicId, TopicName};
 
 use crate::budget::Budget;
 
+pub use log::{LogMetrics, MeteredLog};
 pub use store::{MeteredStore, StoreMetrics};
 
 /// Topics with a label of their own.
@@ -53,6 +56,7 @@ struct Inner {
     produced_bytes: Counter,
     stages: Stages,
     store: StoreMetrics,
+    log: LogMetrics,
     cache: CacheCounters,
 }
 
@@ -149,6 +153,7 @@ impl Metrics {
         let build = Info::new(BuildLabels { version: env!("CARGO_PKG_VERSION") });
         registry.register("build", "What is running", build);
         let store = StoreMetrics::new(&mut registry);
+        let log = LogMetrics::new(&mut registry);
         let inner = Inner {
             registry: Mutex::new(registry),
             requests,
@@ -157,6 +162,7 @@ impl Metrics {
             produced_bytes,
             stages,
             store,
+            log,
             cache,
         };
         Self { inner: Arc::new(inner) }
@@ -165,6 +171,11 @@ impl Metrics {
     /// The metrics of the object store, for [`MeteredStore`].
     pub fn object_store(&self) -> &StoreMetrics {
         &self.inner.store
+    }
+
+    /// The metrics of the metadata log, for [`MeteredLog`].
+    pub fn metadata_log(&self) -> &LogMetrics {
+        &self.inner.log
     }
 
     /// Notes a request that a front end has answered. `code` is the protocol's name of the result. The labels are texts of
