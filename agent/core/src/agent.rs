@@ -15,6 +15,7 @@ use crate::fetch::{
     FetchError, FetchRequest, FetchResponse, Fetcher, FoundOffset, OffsetQuery, OffsetWanted, Reader,
     SubscribePartition, Subscription,
 };
+use crate::groups::Groups;
 use crate::metrics::Metrics;
 use crate::produce::{Collector, Flusher, ProduceRequest, ProduceResult, ProduceTicket, Producer, Uploader};
 use crate::settings::Settings;
@@ -41,6 +42,7 @@ pub struct Agent {
     producer: Producer,
     fetcher: Fetcher,
     admin: Admin,
+    groups: Groups,
     budget: Budget,
     metrics: Metrics,
     settings: Arc<Settings>,
@@ -89,14 +91,12 @@ impl Agent {
             confirm_deadline: settings.admin_deadline,
             draining: draining.clone(),
         };
-        let admin = Admin::new(metadata, settings.admin_deadline);
-        let tasks = AgentTasks::new(
-            vec![Task::new("flusher", move |cancel| flusher.run(cancel))],
-            draining.clone(),
-            settings.drain_deadline,
-        );
+        let admin = Admin::new(metadata.clone(), settings.admin_deadline);
+        let (groups, mut tasks) = Groups::new(metadata, &metrics, settings.admin_deadline);
+        tasks.push(Task::new("flusher", move |cancel| flusher.run(cancel)));
+        let tasks = AgentTasks::new(tasks, draining.clone(), settings.drain_deadline);
         let settings = Arc::new(settings);
-        (Self { producer, fetcher, admin, budget, metrics, settings, draining }, tasks)
+        (Self { producer, fetcher, admin, groups, budget, metrics, settings, draining }, tasks)
     }
 
     /// The bytes that produce requests may occupy: reserved before a request's body is read.
@@ -146,6 +146,11 @@ impl Agent {
     /// Administrative operations.
     pub fn admin(&self) -> &Admin {
         &self.admin
+    }
+
+    /// Consumer groups.
+    pub fn groups(&self) -> &Groups {
+        &self.groups
     }
 
     /// The metrics.

@@ -6,7 +6,7 @@
 //! It is not the metadata (`tidelog-metadata-node`), which it is given as a handle, and it chooses no stores.
 //!
 //! Map: [`agent`] the handle · [`produce`] appending · [`fetch`] reading · `cache` slices in memory · [`admin`] topics,
-//! log starts, producer ids · [`budget`] bytes that requests may occupy · [`metrics`] · [`settings`] · [`supervise`] the
+//! log starts, producer ids · [`groups`] consumer groups · [`budget`] bytes that requests may occupy · [`metrics`] · [`settings`] · [`supervise`] the
 //! background tasks · `batch` record batches as the agent looks at them.
 
 pub mod admin;
@@ -15,6 +15,7 @@ mod batch;
 pub mod budget;
 mod cache;
 pub mod fetch;
+pub mod groups;
 pub mod metrics;
 pub mod produce;
 pub mod settings;
@@ -27,6 +28,7 @@ pub use fetch::{
     Delivery, FetchError, FetchPartition, FetchRequest, FetchResponse, FetchedBatch, FetchedPartition,
     FoundOffset, OffsetQuery, OffsetWanted, Progress, StartAt, SubscribePartition, Subscription,
 };
+pub use groups::Groups;
 pub use metrics::{MeteredLog, MeteredStore, Metrics};
 pub use produce::{
     Payload, ProduceAck, ProduceBatch, ProduceError, ProduceRequest, ProduceResult, ProduceSession,

@@ -209,6 +209,11 @@ impl State {
         self.names.range((from, Unbounded)).filter_map(|(_, id)| self.topic(*id))
     }
 
+    /// How many topics were ever created, and how many there are: another pair means other topics.
+    pub fn topic_counts(&self) -> (u64, usize) {
+        (self.next_topic, self.topics.len())
+    }
+
     /// A partition.
     pub fn partition(&self, at: TopicPartition) -> Option<&Partition> {
         self.topic(at.topic)?.partition(at.partition)

@@ -190,6 +190,11 @@ impl Metrics {
         self.inner.registry.lock().register(name, help, metric);
     }
 
+    /// Registers what is computed when it is asked for.
+    pub(crate) fn register_collector(&self, collector: Box<dyn Collector>) {
+        self.inner.registry.lock().register_collector(collector);
+    }
+
     /// All metrics in the text format that Prometheus scrapes (OpenMetrics 1.0).
     pub fn encode(&self) -> String {
         let mut text = String::new();

@@ -260,6 +260,20 @@ impl Group {
         part
     }
 
+    /// The members that have to release something, each with the generation at which it was first told to release what it
+    /// still has; O(partitions).
+    pub fn releasing(&self) -> BTreeMap<MemberKey, Generation> {
+        let mut members = BTreeMap::new();
+        if self.releasing > 0 {
+            for (_, slot) in self.all_slots().filter(|(_, slot)| slot.is_releasing()) {
+                let Some(owner) = slot.owner else { continue };
+                let told = members.entry(owner.member).or_insert(slot.moved);
+                *told = slot.moved.min(*told);
+            }
+        }
+        members
+    }
+
     pub(crate) fn slots(&self, topic: TopicId) -> &[Slot] {
         self.topics.get(&topic).map_or(&[], |slots| slots.as_slice())
     }

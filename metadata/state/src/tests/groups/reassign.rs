@@ -18,6 +18,8 @@ fn nothing_moves_before_it_is_released() {
     assert_eq!(bed.owned(&b, topic), [] as [i32; 0]);
     assert!(bed.part(&b).waiting && !bed.part(&a).waiting);
     assert_eq!(flat(&bed.part(&a).releasing), [at(topic, 2), at(topic, 3)]);
+    let key = bed.group().member(&a.member).expect("it is").key();
+    assert_eq!(bed.group().releasing().into_iter().collect::<Vec<_>>(), [(key, bed.part(&a).generation)]);
     assert!(owners(bed.group()).iter().all(|(_, owner)| *owner == Some("a")));
     let known = bed.part(&a).generation.0;
     assert_eq!(bed.change(release(&a, known, &[at(topic, 3)])), Ok(GroupOutcome::Released(1)));
@@ -82,6 +84,8 @@ fn the_time_to_release_counts_from_the_first_word() {
     bed.join(&c, options(&["t"]));
     bed.change(leave(&b)).expect("leaving always works");
     assert_eq!(flat(&bed.part(&a).releasing), [at(topic, 1)]);
+    let since: Vec<u64> = bed.group().releasing().into_values().map(|told| told.0).collect();
+    assert_eq!(since, [told]);
     assert_eq!(bed.change(release(&a, told, &[at(topic, 1)])), Ok(GroupOutcome::Released(1)));
     assert_eq!(bed.owned(&c, topic), [1]);
 }
