@@ -39,6 +39,14 @@ pub(crate) struct Effects {
     pub unsettled: BTreeSet<GroupName>,
 }
 
+impl Effects {
+    /// Somebody came, went or changed in a group.
+    pub fn members_changed(&mut self, group: &GroupName) {
+        self.groups.insert(group.clone());
+        self.unsettled.insert(group.clone());
+    }
+}
+
 /// Why an entry cannot be applied here. The state is unchanged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ApplyError {

@@ -197,3 +197,7 @@ impl Deadlines {
         self.groups.values().map(BTreeMap::len).sum()
     }
 }
+
+#[cfg(test)]
+#[path = "deadlines_tests.rs"]
+mod tests;

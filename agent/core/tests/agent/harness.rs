@@ -1,11 +1,13 @@
 //! A cluster of one agent on memory stores.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use object_store::memory::InMemory;
+use parking_lot::Mutex;
 use tidelog_agent::metrics::store::StoreOp;
 use tidelog_agent::{
     Agent, Components, FetchError, FetchPartition, FetchRequest, FetchedPartition, MeteredStore, Metrics,
@@ -53,6 +55,40 @@ pub struct Running {
     cancel_node: CancellationToken,
     tasks: JoinHandle<Result<(), TaskError>>,
     node: JoinHandle<Result<(), NodeError>>,
+    gate: Arc<Gate>,
+}
+
+/// Lets a future stand still, as a process does that is stopped.
+#[derive(Debug, Default)]
+struct Gate {
+    closed: AtomicBool,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Gate {
+    async fn guard<T>(self: Arc<Self>, run: impl Future<Output = T>) -> T {
+        let mut run = std::pin::pin!(run);
+        std::future::poll_fn(|context| {
+            if self.closed.load(Ordering::Relaxed) {
+                *self.waker.lock() = Some(context.waker().clone());
+                return Poll::Pending;
+            }
+            run.as_mut().poll(context)
+        })
+        .await
+    }
+}
+
+/// While it is held, a node stands still.
+pub struct Paused(Arc<Gate>);
+
+impl Drop for Paused {
+    fn drop(&mut self) {
+        self.0.closed.store(false, Ordering::Relaxed);
+        if let Some(waker) = self.0.waker.lock().take() {
+            waker.wake();
+        }
+    }
 }
 
 impl Stores {
@@ -74,9 +110,18 @@ impl Stores {
     }
 
     pub fn start(&self, settings: Settings) -> Running {
+        self.start_one(settings, true)
+    }
+
+    /// An agent that shares the stores with others.
+    pub fn start_shared(&self, settings: Settings) -> Running {
+        self.start_one(settings, false)
+    }
+
+    fn start_one(&self, settings: Settings, exclusive: bool) -> Running {
         let mut config = NodeConfig::new(self.cluster, AgentInstance(self.entropy.uuid()));
         config.snapshots_inline = true;
-        config.exclusive = true;
+        config.exclusive = exclusive;
         let snapshots = Arc::new(ObjectSnapshots::new(Arc::clone(&self.meta) as _, ShardId::ZERO));
         let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as _;
         let log = Arc::clone(&self.log);
@@ -94,8 +139,9 @@ impl Stores {
         let (agent, tasks) = Agent::new(components, settings);
         let (cancel_agent, cancel_node) = (CancellationToken::new(), CancellationToken::new());
         let tasks = tokio::spawn(tasks.run(cancel_agent.clone()));
-        let node = tokio::spawn(node.run(cancel_node.clone()));
-        Running { agent, metadata, metrics, cancel_agent, cancel_node, tasks, node }
+        let gate = Arc::new(Gate::default());
+        let node = tokio::spawn(Arc::clone(&gate).guard(node.run(cancel_node.clone())));
+        Running { agent, metadata, metrics, cancel_agent, cancel_node, tasks, node, gate }
     }
 
     /// An agent with the given settings and one topic `t`.
@@ -114,6 +160,12 @@ impl Running {
         self.cancel_node.cancel();
         self.node.await.expect("no panic").expect("a clean stop");
         ended
+    }
+
+    /// Stops the node where it is.
+    pub fn pause(&self) -> Paused {
+        self.gate.closed.store(true, Ordering::Relaxed);
+        Paused(Arc::clone(&self.gate))
     }
 
     /// Ends everything at once, as a crash does.

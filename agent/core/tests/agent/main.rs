@@ -2,6 +2,7 @@
 
 mod faults;
 mod fetch;
+mod groups;
 mod harness;
 mod limits;
 mod order;

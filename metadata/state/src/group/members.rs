@@ -40,22 +40,22 @@ impl State {
         let outcome = match &command.change {
             GroupChange::Join { who, options, matched } => {
                 self.join_group(name, who, options, matched)?;
-                effects.unsettled.insert(name.clone());
+                effects.members_changed(name);
                 GroupOutcome::Joined
             }
             GroupChange::ResolvePattern { who, pattern, matched } => {
                 self.resolve_pattern(name, who, pattern, matched)?;
-                effects.unsettled.insert(name.clone());
+                effects.members_changed(name);
                 GroupOutcome::PatternResolved
             }
             GroupChange::Leave { who, permanently } => {
                 self.leave_group(name, who, *permanently);
-                effects.unsettled.insert(name.clone());
+                effects.members_changed(name);
                 GroupOutcome::Left
             }
             GroupChange::Expire { who, renewed, epoch } => {
                 self.expire_member(name, who, *renewed, *epoch)?;
-                effects.unsettled.insert(name.clone());
+                effects.members_changed(name);
                 GroupOutcome::Expired
             }
             GroupChange::Release { who, generation, partitions } => {

@@ -182,6 +182,25 @@ fn what_happens_in_one_entry_is_worked_out_once() {
 }
 
 #[test]
+fn whoever_comes_goes_or_changes_is_told_of() {
+    let mut bed = Bed::new();
+    bed.topic("t", 1);
+    let (a, again) = (run("a", 1), run("b", 2));
+    let steps = [
+        join(&a, fixed(&["t"], "one")),
+        join(&a, fixed(&["t"], "one")),
+        leave(&a),
+        join(&again, fixed(&["t"], "one")),
+        GroupChange::Leave { who: again.clone(), permanently: true },
+    ];
+    for (step, number) in steps.into_iter().zip(1..) {
+        let proposal = proposal(OTHER_AGENT, number, 1, super::command(GROUP, step));
+        let applied = bed.apply(EntryBody::Batch(vec![proposal]));
+        assert_eq!(applied.groups.into_iter().collect::<Vec<_>>(), [name(GROUP)], "step {number}");
+    }
+}
+
+#[test]
 fn groups_are_deleted_without_members_only() {
     let mut bed = Bed::new();
     let topic = bed.topic("t", 1);
