@@ -19,7 +19,7 @@ ALLOWED = {
     "metadata/node": {"proto/types", "metadata/log", "metadata/state"},
     "agent/core": {"proto/types", "proto/record", "proto/segment", "metadata/log", "metadata/state", "metadata/node"},
     "agent/grpc": {"proto/types", "proto/record", "proto/grpc", "metadata/log", "metadata/state", "agent/core"},
-    "agent/peer": {"proto/types", "metadata/state", "metadata/node"},
+    "agent/peer": {"proto/types", "metadata/state", "metadata/node", "agent/core"},
     "agent/client": {"proto/types", "proto/record", "proto/grpc", "metadata/log"},
     # The binary chooses backends; nothing depends on it.
     "agent/cli": None,

@@ -9,6 +9,7 @@
 mod admin;
 mod agent;
 mod bench;
+mod cluster;
 mod connect;
 mod consume;
 mod dev;
@@ -63,6 +64,8 @@ enum Command {
     Topic(topic::TopicArgs),
     Produce(produce::ProduceArgs),
     Consume(consume::ConsumeArgs),
+    Cluster(cluster::ClusterArgs),
+    Status(cluster::StatusArgs),
     Bench(bench::BenchArgs),
     /// Writes a completion script for a shell to standard output
     Completion {
@@ -106,6 +109,12 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         }
         Command::Consume(args) => {
             consume::run(args, &cli.endpoint).await.map_err(|failure| failure.at(&cli.endpoint))
+        }
+        Command::Cluster(args) => {
+            cluster::run(args, &cli.endpoint).await.map_err(|failure| failure.at(&cli.endpoint))
+        }
+        Command::Status(args) => {
+            cluster::status(args, &cli.endpoint).await.map_err(|failure| failure.at(&cli.endpoint))
         }
         Command::Bench(args) => {
             bench::run(args, &cli.endpoint).await.map_err(|failure| failure.at(&cli.endpoint))

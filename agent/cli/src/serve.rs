@@ -7,8 +7,8 @@ use std::time::Duration;
 use tidelog_agent::{Agent, Components, MeteredLog, MeteredStore, Metrics, Settings};
 use tidelog_grpc::GrpcServer;
 use tidelog_metadata_log::env::{Clock, Entropy, SystemClock};
-use tidelog_metadata_node::{Metadata, Node, NodeConfig, NodeError, ObjectSnapshots, Role};
-use tidelog_peer::{GrpcPeers, PeerServer};
+use tidelog_metadata_node::{AgentCard, Metadata, Node, NodeConfig, NodeError, ObjectSnapshots, Role};
+use tidelog_peer::{GrpcLeader, GrpcPeers, Leading, PeerServer};
 use tidelog_types::{AgentInstance, ClusterId, ShardId};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinError;
@@ -112,6 +112,7 @@ impl ServeArgs {
             buffer_memory: self.buffer_memory,
             cache_memory: self.cache_memory,
             drain_deadline: self.drain,
+            clients_at: self.listen.to_string(),
             // Clients of several agents that were started together do not all come back together.
             connection_age: self.connection_age * 9 / 10
                 + Duration::from_millis(entropy.below(millis(self.connection_age) / 5 + 1)),
@@ -211,7 +212,6 @@ pub async fn serve(
     let mut config = NodeConfig::new(cluster, AgentInstance(entropy.uuid()));
     config.exclusive = stores.exclusive;
     config.address = args.advertise.clone().unwrap_or_else(|| ports.peers.address().to_string());
-    let instance = config.instance;
     let snapshots = Arc::new(ObjectSnapshots::new(Arc::clone(&store), ShardId::ZERO));
     let settings = args.settings(stores.near, auto_create_topics, &entropy);
     tracing::info!(
@@ -236,7 +236,12 @@ pub async fn serve(
 
     let node_cancel = CancellationToken::new();
     let (metadata, node) = Node::new(config, log, snapshots, Arc::clone(&clock), entropy.clone());
-    let node = node.with_peers(Arc::new(GrpcPeers::new(cluster, instance)));
+    let card = AgentCard {
+        instance: metadata.instance(),
+        clients_at: settings.clients_at.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let node = node.with_peers(Arc::new(GrpcPeers::new(cluster, card)));
     let mut node = tokio::spawn(node.run(node_cancel.clone()));
     let mut role = metadata.role();
     let leads_alone = stores.exclusive;
@@ -253,7 +258,16 @@ pub async fn serve(
     let mut tasks = tokio::spawn(tasks.run(tasks_cancel.clone()));
     ready(&ports);
     // Where nobody else can be, nobody is let in.
-    let peers = (!leads_alone).then(|| ports.peers.run(metadata.clone(), cluster, CancellationToken::new()));
+    let leader = Arc::new(GrpcLeader::new(cluster, metadata.clone()));
+    agent.groups().reach_leader_by(Arc::clone(&leader) as _);
+    agent.ask_leader_by(leader);
+    let leading = Leading {
+        cluster,
+        card: agent.card().clone(),
+        metadata: metadata.clone(),
+        members: agent.groups().leader_link(),
+    };
+    let peers = (!leads_alone).then(|| ports.peers.run(leading, CancellationToken::new()));
     let mut peers = tokio::spawn(async move {
         match peers {
             Some(serving) => serving.await,

@@ -96,6 +96,42 @@ impl ServerInfo {
     }
 }
 
+/// The agents of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cluster {
+    /// Id of the cluster: a UUID.
+    pub cluster_id: String,
+    /// Instance id of the agent that answered.
+    pub answered_by: String,
+    /// Epoch of the metadata log.
+    pub epoch: u64,
+    /// Entries of the metadata log that the agent that answered has applied.
+    pub applied: u64,
+    /// Number of topics.
+    pub topics: u32,
+    /// Number of partitions of all topics.
+    pub partitions: u64,
+    /// The leader first; only the agent that answered if there is no leader that it reaches.
+    pub agents: Vec<ClusterAgent>,
+    /// Why `agents` is not complete.
+    pub incomplete_reason: Option<String>,
+}
+
+/// An agent of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterAgent {
+    /// Id of this run of it: a UUID.
+    pub instance: String,
+    /// Where it listens for clients.
+    pub address: String,
+    /// Its version.
+    pub version: String,
+    /// Entries of the metadata log that it had applied when the leader heard last of it.
+    pub applied: u64,
+    /// Whether it leads the metadata log.
+    pub leads: bool,
+}
+
 impl Client {
     /// Creates a topic. `partition_count` `None` leaves it to the service: 1.
     pub async fn create_topic(
@@ -255,6 +291,31 @@ impl Client {
             None => Err(RequestError::Protocol("a result is missing".into())),
         });
         counted(results.collect(), places.len())
+    }
+
+    /// Tells which agents there are, who leads, and how far each is.
+    pub async fn describe_cluster(&self) -> Result<Cluster, RequestError> {
+        let request = v1::DescribeClusterRequest {};
+        let response = self
+            .admin(Repeat::Always, request, async |mut admin, request| admin.describe_cluster(request).await);
+        let cluster = response.await?;
+        let agent = |agent: v1::ClusterAgent| ClusterAgent {
+            leads: agent.agent_instance == cluster.leader,
+            instance: agent.agent_instance,
+            address: agent.address,
+            version: agent.version,
+            applied: agent.applied,
+        };
+        Ok(Cluster {
+            agents: cluster.agents.into_iter().map(agent).collect(),
+            cluster_id: cluster.cluster_id,
+            answered_by: cluster.answered_by,
+            epoch: cluster.epoch,
+            applied: cluster.applied,
+            incomplete_reason: Some(cluster.incomplete_reason).filter(|reason| !reason.is_empty()),
+            topics: u32::try_from(cluster.topic_count).unwrap_or(0),
+            partitions: u64::try_from(cluster.partition_count).unwrap_or(0),
+        })
     }
 
     /// Tells what the agent is and what it takes.

@@ -42,7 +42,7 @@ mod request;
 pub use tidelog_record::Compression;
 pub use tidelog_types::{Offset, PartitionIndex, TimestampMs, TopicId, TopicName};
 
-pub use admin::{DeleteBefore, FoundOffset, OffsetAt, Partition, ServerInfo, Topic};
+pub use admin::{Cluster, ClusterAgent, DeleteBefore, FoundOffset, OffsetAt, Partition, ServerInfo, Topic};
 pub use connection::{ByteStream, Client, ClientOptions, Dial, Endpoint};
 pub use consumer::{Consumer, ConsumerOptions, Position, StartAt};
 pub use error::{ConnectError, ConsumeError, ProduceError, RequestError};

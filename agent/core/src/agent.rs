@@ -1,16 +1,18 @@
 //! The agent: its parts put together.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use object_store::ObjectStore;
 use tidelog_metadata_log::env::{Clock, Entropy};
-use tidelog_metadata_node::Metadata;
+use tidelog_metadata_node::{AgentCard, Metadata};
 use tidelog_types::{PartitionIndex, TopicId, TopicName};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::Admin;
 use crate::budget::Budget;
 use crate::cache::SegmentCache;
+use crate::cluster::{self, ClusterLink, ClusterView};
 use crate::fetch::{
     FetchError, FetchRequest, FetchResponse, Fetcher, FoundOffset, OffsetQuery, OffsetWanted, Reader,
     SubscribePartition, Subscription,
@@ -43,6 +45,8 @@ pub struct Agent {
     fetcher: Fetcher,
     admin: Admin,
     groups: Groups,
+    card: AgentCard,
+    others: Arc<OnceLock<Arc<dyn ClusterLink>>>,
     budget: Budget,
     metrics: Metrics,
     settings: Arc<Settings>,
@@ -92,11 +96,17 @@ impl Agent {
             draining: draining.clone(),
         };
         let admin = Admin::new(metadata.clone(), settings.admin_deadline);
+        let card = AgentCard {
+            instance: metadata.instance(),
+            clients_at: settings.clients_at.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
         let (groups, mut tasks) = Groups::new(metadata, &metrics, settings.admin_deadline);
         tasks.push(Task::new("flusher", move |cancel| flusher.run(cancel)));
         let tasks = AgentTasks::new(tasks, draining.clone(), settings.drain_deadline);
         let settings = Arc::new(settings);
-        (Self { producer, fetcher, admin, groups, budget, metrics, settings, draining }, tasks)
+        let others = Arc::default();
+        (Self { producer, fetcher, admin, groups, card, others, budget, metrics, settings, draining }, tasks)
     }
 
     /// The bytes that produce requests may occupy: reserved before a request's body is read.
@@ -146,6 +156,24 @@ impl Agent {
     /// Administrative operations.
     pub fn admin(&self) -> &Admin {
         &self.admin
+    }
+
+    /// Who this agent is.
+    pub fn card(&self) -> &AgentCard {
+        &self.card
+    }
+
+    /// How this agent asks a leader that is another agent about the cluster; to be given once.
+    pub fn ask_leader_by(&self, link: Arc<dyn ClusterLink>) {
+        // A second one would be a mistake of the caller; the first keeps working.
+        let _ = self.others.set(link);
+    }
+
+    /// The cluster as this agent and its leader know it.
+    pub async fn cluster(&self) -> ClusterView {
+        let deadline = Instant::now() + self.settings.admin_deadline;
+        let link = self.others.get().map(|link| &**link);
+        cluster::look(self.metadata(), &self.card, link, deadline).await
     }
 
     /// Consumer groups.

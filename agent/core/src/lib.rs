@@ -6,7 +6,7 @@
 //! It is not the metadata (`tidelog-metadata-node`), which it is given as a handle, and it chooses no stores.
 //!
 //! Map: [`agent`] the handle · [`produce`] appending · [`fetch`] reading · `cache` slices in memory · [`admin`] topics,
-//! log starts, producer ids · [`groups`] consumer groups · [`budget`] bytes that requests may occupy · [`metrics`] · [`settings`] · [`supervise`] the
+//! log starts, producer ids · [`groups`] consumer groups · [`cluster`] the agents · [`budget`] bytes that requests may occupy · [`metrics`] · [`settings`] · [`supervise`] the
 //! background tasks · `batch` record batches as the agent looks at them.
 
 pub mod admin;
@@ -14,6 +14,7 @@ pub mod agent;
 mod batch;
 pub mod budget;
 mod cache;
+pub mod cluster;
 pub mod fetch;
 pub mod groups;
 pub mod metrics;
@@ -24,6 +25,7 @@ pub mod supervise;
 pub use admin::{Admin, AdminError, ConfigEntry, PartitionInfo, TopicInfo, TopicRef};
 pub use agent::{Agent, Components};
 pub use budget::{Budget, Overloaded, Reservation};
+pub use cluster::{AgentSeen, ClusterLink, ClusterView};
 pub use fetch::{
     Delivery, FetchError, FetchPartition, FetchRequest, FetchResponse, FetchedBatch, FetchedPartition,
     FoundOffset, OffsetQuery, OffsetWanted, Progress, StartAt, SubscribePartition, Subscription,

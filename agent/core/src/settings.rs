@@ -35,6 +35,8 @@ pub struct Settings {
     /// How old a connection of a client becomes before it is asked to make a new one, so that load spreads over agents that come.
     /// Should differ a little between agents, so that clients do not all come at once.
     pub connection_age: Duration,
+    /// Where clients reach this agent, as far as it knows; for people who look at the cluster.
+    pub clients_at: String,
     /// Limits of one fetch.
     pub fetch: FetchLimits,
 }
@@ -76,6 +78,7 @@ impl Default for Settings {
             auto_create_partitions: 1,
             drain_deadline: Duration::from_secs(20),
             connection_age: Duration::from_secs(600),
+            clients_at: String::new(),
             fetch: FetchLimits::default(),
         }
     }

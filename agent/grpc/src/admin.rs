@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tidelog_agent::{Agent, OffsetQuery, OffsetWanted, TopicInfo, TopicRef};
+use tidelog_agent::{Agent, AgentSeen, OffsetQuery, OffsetWanted, TopicInfo, TopicRef};
 use tidelog_metadata_state::config::{KEYS, MAX_MESSAGE_BYTES_HIGH};
 use tidelog_metadata_state::limits::PARTITIONS_PER_TOPIC_MAX;
 use tidelog_proto::convert::entry::check_count;
@@ -11,13 +11,13 @@ use tidelog_proto::limits;
 use tidelog_proto::status::ApiError;
 use tidelog_proto::v1::admin_service_server::AdminService;
 use tidelog_proto::v1::{
-    AddPartitionsRequest, AddPartitionsResponse, CreateTopicRequest, CreateTopicResponse,
+    AddPartitionsRequest, AddPartitionsResponse, ClusterAgent, CreateTopicRequest, CreateTopicResponse,
     DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsResponse, DeleteRecordsResult,
-    DeleteTopicRequest, DeleteTopicResponse, ErrorReason, FoundOffset, GetServerInfoRequest,
-    GetServerInfoResponse, GetTopicRequest, GetTopicResponse, ListOffsetsPartition, ListOffsetsRequest,
-    ListOffsetsResponse, ListOffsetsResult, ListTopicsRequest, ListTopicsResponse, Partition, ServerLimits,
-    Topic, TopicConfigKey, UpdateTopicRequest, UpdateTopicResponse, delete_records_result,
-    list_offsets_result,
+    DeleteTopicRequest, DeleteTopicResponse, DescribeClusterRequest, DescribeClusterResponse, ErrorReason,
+    FoundOffset, GetServerInfoRequest, GetServerInfoResponse, GetTopicRequest, GetTopicResponse,
+    ListOffsetsPartition, ListOffsetsRequest, ListOffsetsResponse, ListOffsetsResult, ListTopicsRequest,
+    ListTopicsResponse, Partition, ServerLimits, Topic, TopicConfigKey, UpdateTopicRequest,
+    UpdateTopicResponse, delete_records_result, list_offsets_result,
 };
 use tidelog_types::name::TOPIC_NAME_MAX;
 use tidelog_types::{ClusterId, Offset, TopicName};
@@ -241,6 +241,33 @@ impl AdminService for Administering {
                 results.push(DeleteRecordsResult { topic, partition, result: Some(result) });
             }
             Ok(DeleteRecordsResponse { results })
+        })
+        .await
+    }
+
+    async fn describe_cluster(
+        &self,
+        _request: Request<DescribeClusterRequest>,
+    ) -> Result<Response<DescribeClusterResponse>, Status> {
+        self.call("describe_cluster", async {
+            let view = self.agent.cluster().await;
+            let agent = |AgentSeen { card, applied }| ClusterAgent {
+                agent_instance: card.instance.to_string(),
+                address: card.clients_at,
+                version: card.version,
+                applied: applied.0,
+            };
+            Ok(DescribeClusterResponse {
+                cluster_id: self.cluster.to_string(),
+                answered_by: view.asked.instance.to_string(),
+                leader: view.leader.map_or_else(String::new, |leader| leader.to_string()),
+                epoch: view.epoch.0,
+                applied: view.applied.0,
+                agents: view.agents.into_iter().map(agent).collect(),
+                incomplete_reason: view.incomplete.unwrap_or_default(),
+                topic_count: i32::try_from(view.topics).unwrap_or(i32::MAX),
+                partition_count: i64::try_from(view.partitions).unwrap_or(i64::MAX),
+            })
         })
         .await
     }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::{StreamExt, stream};
-use tidelog_metadata_node::{Link, LinkError, Peers};
+use tidelog_metadata_node::{AgentCard, Link, LinkError, Peers};
 use tidelog_metadata_state::Leader;
-use tidelog_types::{AgentInstance, ClusterId, Place};
+use tidelog_types::{ClusterId, Place};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Endpoint;
@@ -24,19 +24,19 @@ const QUEUED_MESSAGES: usize = 8;
 #[derive(Debug, Clone)]
 pub struct GrpcPeers {
     cluster: ClusterId,
-    instance: AgentInstance,
+    card: AgentCard,
 }
 
 impl GrpcPeers {
     /// The peers of one agent.
-    pub fn new(cluster: ClusterId, instance: AgentInstance) -> Self {
-        Self { cluster, instance }
+    pub fn new(cluster: ClusterId, card: AgentCard) -> Self {
+        Self { cluster, card }
     }
 }
 
 impl Peers for GrpcPeers {
     fn connect(&self, leader: &Leader, from: Place) -> BoxFuture<'static, Result<Link, LinkError>> {
-        let start = Start { cluster: self.cluster, leader: leader.agent, follower: self.instance, from };
+        let start = Start { cluster: self.cluster, leader: leader.agent, follower: self.card.clone(), from };
         let address = leader.address.clone();
         Box::pin(async move {
             let wrong = |error| LinkError::Failed(format!("address {address:?}: {error}"));

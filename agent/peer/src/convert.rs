@@ -1,36 +1,49 @@
 //! Messages on the wire to and from what the node says.
 
-use tidelog_metadata_node::{FromLeader, LinkError, ToLeader};
+use tidelog_agent::groups::link::MemberBeat;
+use tidelog_metadata_node::{AgentCard, FromLeader, LinkError, ToLeader};
 use tidelog_metadata_state::Proposal;
-use tidelog_types::{AgentInstance, ClusterId, LogEpoch, LogIndex, LogSeq, Place};
+use tidelog_metadata_state::group::command::MemberRun;
+use tidelog_types::{
+    AgentInstance, ClusterId, GroupName, GroupNameError, Incarnation, LogEpoch, LogIndex, LogSeq, MemberId,
+    Place,
+};
 use tonic::{Code, Status};
 use uuid::Uuid;
 
 use crate::v1;
 
+/// Longest text about an agent.
+const TEXT_BYTES_MAX: usize = 256;
+
 /// Who listens to whom.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Start {
     pub cluster: ClusterId,
     pub leader: AgentInstance,
-    pub follower: AgentInstance,
+    pub follower: AgentCard,
     pub from: Place,
 }
 
-fn id(bytes: &[u8], field: &str) -> Result<Uuid, Status> {
+pub(crate) fn bytes_of(id: Uuid) -> bytes::Bytes {
+    bytes::Bytes::copy_from_slice(id.as_bytes())
+}
+
+pub(crate) fn id(bytes: &[u8], field: &str) -> Result<Uuid, Status> {
     Uuid::from_slice(bytes)
         .map_err(|_| Status::invalid_argument(format!("{field} has {} bytes, not 16", bytes.len())))
 }
 
 impl From<Start> for v1::FollowRequest {
     fn from(start: Start) -> Self {
-        let bytes = |id: Uuid| bytes::Bytes::copy_from_slice(id.as_bytes());
         let message = v1::follow_request::Message::Start(v1::FollowStart {
-            cluster_id: bytes(start.cluster.0),
-            leader: bytes(start.leader.0),
-            follower: bytes(start.follower.0),
+            cluster_id: bytes_of(start.cluster.0),
+            leader: bytes_of(start.leader.0),
+            follower: bytes_of(start.follower.instance.0),
             from_epoch: start.from.epoch.0,
             from_seq: start.from.seq.0,
+            clients_at: start.follower.clients_at,
+            version: start.follower.version,
         });
         Self { message: Some(message) }
     }
@@ -46,10 +59,20 @@ impl TryFrom<v1::FollowRequest> for Start {
         Ok(Self {
             cluster: ClusterId(id(&start.cluster_id, "cluster_id")?),
             leader: AgentInstance(id(&start.leader, "leader")?),
-            follower: AgentInstance(id(&start.follower, "follower")?),
+            follower: AgentCard {
+                instance: AgentInstance(id(&start.follower, "follower")?),
+                clients_at: cut(start.clients_at),
+                version: cut(start.version),
+            },
             from: Place::new(LogEpoch(start.from_epoch), LogSeq(start.from_seq)),
         })
     }
+}
+
+/// What is only for people need not be long.
+fn cut(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+    text
 }
 
 pub(crate) fn to_request(message: ToLeader) -> v1::FollowRequest {
@@ -60,6 +83,7 @@ pub(crate) fn to_request(message: ToLeader) -> v1::FollowRequest {
             Message::Propose(v1::FollowPropose { proposals })
         }
         ToLeader::Confirm { number } => Message::Confirm(v1::FollowConfirm { number }),
+        ToLeader::Position(applied) => Message::Position(v1::FollowPosition { applied: applied.0 }),
     };
     v1::FollowRequest { message: Some(message) }
 }
@@ -81,6 +105,7 @@ pub(crate) fn from_request(request: v1::FollowRequest, follower: AgentInstance) 
             Ok(ToLeader::Propose(propose.proposals.iter().map(decode).collect::<Result<_, _>>()?))
         }
         Some(Message::Confirm(confirm)) => Ok(ToLeader::Confirm { number: confirm.number }),
+        Some(Message::Position(position)) => Ok(ToLeader::Position(LogIndex(position.applied))),
         Some(Message::Start(_)) => Err(Status::invalid_argument("start is not the first message")),
         None => Err(Status::invalid_argument("an empty message")),
     }
@@ -115,6 +140,25 @@ pub(crate) fn from_response(response: v1::FollowResponse) -> Result<FromLeader, 
         }),
         None => Err(LinkError::Failed("the leader sent an empty message".into())),
     }
+}
+
+pub(crate) fn to_beat(beat: &MemberBeat) -> v1::MemberBeat {
+    v1::MemberBeat {
+        group: beat.group.to_string(),
+        member_id: beat.who.member.to_string(),
+        incarnation: bytes_of(beat.who.incarnation.0),
+    }
+}
+
+pub(crate) fn from_beat(beat: &v1::MemberBeat) -> Result<MemberBeat, Status> {
+    let wrong = |error: GroupNameError| Status::invalid_argument(error.to_string());
+    Ok(MemberBeat {
+        group: GroupName::new(&beat.group).map_err(wrong)?,
+        who: MemberRun {
+            member: MemberId::new(&beat.member_id).map_err(wrong)?,
+            incarnation: Incarnation(id(&beat.incarnation, "incarnation")?),
+        },
+    })
 }
 
 pub(crate) fn to_status(error: LinkError) -> Status {
@@ -185,10 +229,11 @@ mod tests {
         let start = Start {
             cluster: ClusterId(Uuid::from_u128(1)),
             leader: AgentInstance(Uuid::nil()),
-            follower,
+            follower: AgentCard { instance: follower, clients_at: "a:1".into(), version: "1.2.3".into() },
             from: place,
         };
-        assert_eq!(Start::try_from(v1::FollowRequest::from(start)).expect("it is well formed"), start);
+        let back = Start::try_from(v1::FollowRequest::from(start.clone())).expect("it is well formed");
+        assert_eq!(back, start);
     }
 
     #[test]

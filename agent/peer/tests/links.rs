@@ -5,19 +5,48 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use object_store::memory::InMemory;
+use tidelog_agent::cluster::ClusterLink;
+use tidelog_agent::groups::link::{BeatError, LeaderLink, LinkError as MembersError, MemberBeat};
 use tidelog_metadata_log::env::{Clock, Entropy, SystemClock};
 use tidelog_metadata_log::memory::MemoryLog;
 use tidelog_metadata_node::{
-    LinkError, Metadata, Node, NodeConfig, NodeError, ObjectSnapshots, Peers, ProposeError, Role, genesis,
+    AgentCard, LinkError, Metadata, Node, NodeConfig, NodeError, ObjectSnapshots, Peers, ProposeError, Role,
+    genesis,
 };
+use tidelog_metadata_state::group::command::MemberRun;
 use tidelog_metadata_state::{Command, Leader, Outcome};
-use tidelog_peer::{GrpcPeers, PeerServer};
-use tidelog_types::{AgentInstance, ClusterId, LogEpoch, LogSeq, Place, ShardId, TopicName};
+use tidelog_peer::{GrpcLeader, GrpcPeers, Leading, PeerServer};
+use tidelog_types::{
+    AgentInstance, ClusterId, GroupName, Incarnation, LogEpoch, LogSeq, MemberId, Place, ShardId, TopicName,
+};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+
+fn card(instance: AgentInstance) -> AgentCard {
+    AgentCard { instance, clients_at: "here:7070".into(), version: "1.2.3".into() }
+}
+
+/// A leader that knows the members of groups whose name has an even length.
+#[derive(Debug)]
+struct Even;
+
+impl LeaderLink for Even {
+    fn beat(
+        &self,
+        beats: Vec<MemberBeat>,
+        _: Instant,
+    ) -> BoxFuture<'_, Result<Vec<Result<(), BeatError>>, MembersError>> {
+        let heard = |beat: &MemberBeat| match beat.group.as_str().len() % 2 {
+            0 => Ok(()),
+            _ => Err(BeatError::UnknownMember),
+        };
+        Box::pin(std::future::ready(Ok(beats.iter().map(heard).collect())))
+    }
+}
 
 struct Stores {
     objects: Arc<InMemory>,
@@ -47,16 +76,17 @@ impl Stores {
         let address = server.address();
         let mut config = NodeConfig::new(self.cluster, AgentInstance(self.entropy.uuid()));
         config.address = address.to_string();
-        let peers = GrpcPeers::new(self.cluster, config.instance);
+        let card = card(config.instance);
+        let peers = GrpcPeers::new(self.cluster, card.clone());
         let snapshots = Arc::new(ObjectSnapshots::new(Arc::clone(&self.objects) as _, ShardId::ZERO));
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let (metadata, node) =
             Node::new(config, Arc::new(self.log.clone()), snapshots, clock, self.entropy.clone());
         let cancel = CancellationToken::new();
         let task = tokio::spawn(node.with_peers(Arc::new(peers)).run(cancel.clone()));
-        let (serving, cluster, never) = (metadata.clone(), self.cluster, CancellationToken::new());
-        let server =
-            tokio::spawn(async move { server.run(serving, cluster, never).await.expect("it serves") });
+        let (cluster, never) = (self.cluster, CancellationToken::new());
+        let leading = Leading { cluster, card, metadata: metadata.clone(), members: Arc::new(Even) };
+        let server = tokio::spawn(async move { server.run(leading, never).await.expect("it serves") });
         Running { metadata, address, cancel, task, server }
     }
 }
@@ -166,9 +196,9 @@ async fn links_that_make_no_sense_are_refused() {
     let next = running.metadata.read(tidelog_metadata_state::State::next);
     let leader = Leader { agent: running.metadata.instance(), address: running.address.to_string() };
     let me = AgentInstance(Uuid::from_u128(1));
-    let ours = GrpcPeers::new(stores.cluster, me);
+    let ours = GrpcPeers::new(stores.cluster, card(me));
     ours.connect(&leader, next).await.expect("it leads");
-    let theirs = GrpcPeers::new(ClusterId(Uuid::from_u128(2)), me).connect(&leader, next).await;
+    let theirs = GrpcPeers::new(ClusterId(Uuid::from_u128(2)), card(me)).connect(&leader, next).await;
     let said = theirs.expect_err("another cluster").to_string();
     assert!(said.contains("of cluster"), "{said}");
     let other = Leader { agent: me, ..leader.clone() };
@@ -179,4 +209,35 @@ async fn links_that_make_no_sense_are_refused() {
     assert!(matches!(ours.connect(&nobody, next).await, Err(LinkError::Refused(_))));
     let nowhere = Leader { address: "no address".into(), ..leader };
     assert!(matches!(ours.connect(&nowhere, next).await, Err(LinkError::Failed(_))));
+}
+
+#[tokio::test]
+async fn followers_ask_the_leader_for_what_is_no_entry() {
+    let stores = Stores::new().await;
+    let (first, second) = (stores.start().await, stores.start().await);
+    first.create_in_the_end("a").await;
+    second.until(|second| second.knows("a") && second.count(|stats| &stats.links) == 1).await;
+    let soon = || Instant::now() + Duration::from_secs(20);
+    let beat = |group: &str| MemberBeat {
+        group: GroupName::new(group).expect("a name"),
+        who: MemberRun {
+            member: MemberId::new("m").expect("a name"),
+            incarnation: Incarnation(Uuid::from_u128(5)),
+        },
+    };
+    let leader = GrpcLeader::new(stores.cluster, second.metadata.clone());
+    let heard = leader.beat(vec![beat("even"), beat("odd")], soon()).await.expect("the leader answers");
+    assert_eq!(heard, [Ok(()), Err(BeatError::UnknownMember)]);
+    // How far followers are comes with the next sign of life.
+    first.until(|first| first.metadata.followers_seen().iter().all(|seen| seen.applied.0 > 0)).await;
+    let agents = leader.agents(soon()).await.expect("the leader answers");
+    let applied = first.metadata.read(tidelog_metadata_state::State::index);
+    let seen: Vec<_> = agents.iter().map(|agent| (agent.card.clone(), agent.applied)).collect();
+    let instances = [&first, &second].map(|running| running.metadata.instance());
+    assert_eq!(seen, instances.map(|instance| (card(instance), applied)));
+    // The leader itself has nobody to ask.
+    let itself = GrpcLeader::new(stores.cluster, first.metadata.clone());
+    assert_eq!(itself.beat(vec![beat("even")], soon()).await, Err(MembersError::NotLeader));
+    let other = GrpcLeader::new(ClusterId(Uuid::from_u128(2)), second.metadata.clone());
+    assert!(other.agents(soon()).await.expect_err("another cluster").contains("of cluster"));
 }

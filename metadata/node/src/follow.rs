@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use tidelog_metadata_state::Leader;
-use tidelog_types::AgentInstance;
+use tidelog_types::{AgentInstance, LogIndex};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -39,6 +39,8 @@ struct Following {
     /// The question that is on its way, and who waits for the answer.
     asked: Option<(u64, Vec<ConfirmReply>)>,
     questions: u64,
+    /// What the leader was told last of how far this replica is.
+    told: LogIndex,
     election_not_before: Instant,
     /// How long proposals may wait for that.
     patience: Duration,
@@ -69,6 +71,7 @@ impl Following {
             denials: 0,
             asked: None,
             questions: 0,
+            told: LogIndex(0),
             election_not_before: now,
             patience: NO_LEADER_PATIENCE,
         }
@@ -226,6 +229,7 @@ impl Node {
                 self.heard_from = Some(leader.agent);
                 following.gone = false;
                 following.denials = 0;
+                following.told = LogIndex(0);
                 following.link = LinkState::Up(leader, link);
             }
             Err(error) => {
@@ -257,7 +261,7 @@ impl Node {
                     self.drop_link(following);
                 }
             }
-            Ok(FromLeader::Beat) => {}
+            Ok(FromLeader::Beat) => self.tell_position(following),
             Ok(FromLeader::Confirmed { number, index }) => {
                 if let Some((_, replies)) = following.asked.take_if(|(asked, _)| *asked == number) {
                     let reached = self.shared.state.read().index();
@@ -291,6 +295,15 @@ impl Node {
             }
         }
         Ok(())
+    }
+
+    /// Tells the leader how far this replica is, for those who look at the cluster.
+    fn tell_position(&self, following: &mut Following) {
+        let LinkState::Up(_, link) = &following.link else { return };
+        let applied = self.shared.state.read().index();
+        if applied != following.told && link.to_leader.try_send(ToLeader::Position(applied)).is_ok() {
+            following.told = applied;
+        }
     }
 
     /// Lets go of the link. What was handed on may have got through.

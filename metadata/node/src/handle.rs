@@ -11,6 +11,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::group_watch::GroupWatchers;
+use crate::peers::FollowerSeen;
 use crate::tail::Tail;
 
 /// Proposals that wait to be taken up; beyond that, callers wait.
@@ -196,6 +197,11 @@ impl Metadata {
     /// Who leads as far as this node knows, and whether that is this node.
     pub fn leader(&self) -> (Option<Leader>, bool) {
         (self.read(|state| state.leader().cloned()), *self.shared.role.borrow() == Role::Leader)
+    }
+
+    /// The other agents that follow this node at the moment.
+    pub fn followers_seen(&self) -> Vec<FollowerSeen> {
+        self.shared.tail.followers_seen()
     }
 
     /// How many other agents follow this node at the moment.

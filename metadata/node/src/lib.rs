@@ -35,7 +35,7 @@ pub use config::{Mistake, NodeConfig};
 pub use group_watch::{ChangedGroups, GroupWatch, GroupsWatch};
 pub use handle::{Metadata, MetadataStats, PartitionWatch, ProposeError, ReadIndexError, Role};
 pub use node::Node;
-pub use peers::{FromLeader, Link, LinkError, Peers, ToLeader};
+pub use peers::{AgentCard, FollowerSeen, FromLeader, Link, LinkError, Peers, ToLeader};
 pub use replica::NodeError;
 pub use served::Follower;
 pub use snapshots::{ObjectSnapshots, SnapshotStore, SnapshotStoreError};

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use tidelog_metadata_state::{Leader, Proposal};
-use tidelog_types::{LogIndex, Place};
+use tidelog_types::{AgentInstance, LogIndex, Place};
 use tokio::sync::mpsc;
 
 /// Message of a leader to one follower.
@@ -49,6 +49,28 @@ pub enum ToLeader {
         /// Rises with each question of a link.
         number: u64,
     },
+    /// How many entries the follower has applied; for people, nothing depends on it.
+    Position(LogIndex),
+}
+
+/// Who an agent is, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentCard {
+    /// This run of it.
+    pub instance: AgentInstance,
+    /// Where clients reach it, as far as it knows.
+    pub clients_at: String,
+    /// Version of its program.
+    pub version: String,
+}
+
+/// A follower as its leader sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FollowerSeen {
+    /// Who it is.
+    pub card: AgentCard,
+    /// How many entries it had applied when it last said so.
+    pub applied: LogIndex,
 }
 
 /// A connection of a follower to its leader. Dropping it closes it.

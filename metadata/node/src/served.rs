@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::handle::{Metadata, Request};
-use crate::peers::{FromLeader, LinkError, ToLeader};
+use crate::peers::{AgentCard, FromLeader, LinkError, ToLeader};
 use crate::tail::TailReader;
 
 /// After this a follower has long asked elsewhere.
@@ -26,8 +26,8 @@ pub struct Follower {
 
 impl Metadata {
     /// Takes up a follower that knows the log up to `from`, if this node leads and still holds what comes then.
-    pub fn take_follower(&self, from: Place) -> Result<Follower, LinkError> {
-        let tail = TailReader::join(self.shared.tail.clone(), from)?;
+    pub fn take_follower(&self, from: Place, card: AgentCard) -> Result<Follower, LinkError> {
+        let tail = TailReader::join(self.shared.tail.clone(), from, card)?;
         Ok(Follower { metadata: self.clone(), tail })
     }
 }
@@ -55,6 +55,10 @@ impl Follower {
                         if metadata.requests.send(forward).await.is_err() {
                             return LinkError::NotLeader;
                         }
+                        None
+                    }
+                    Some(ToLeader::Position(applied)) => {
+                        tail.is_at(applied);
                         None
                     }
                     Some(ToLeader::Confirm { number }) => {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tidelog_types::Place;
+use tidelog_types::{LogIndex, Place};
 use tokio::sync::Notify;
 
-use crate::peers::{FromLeader, LinkError};
+use crate::peers::{AgentCard, FollowerSeen, FromLeader, LinkError};
 
 /// Entries kept for followers that are a little behind; older ones they read from the log.
 const KEPT_ENTRIES: usize = 2_048;
@@ -34,8 +34,14 @@ struct Inner {
     from: Option<Place>,
     beats: u64,
     /// Woken whenever there is something to send; in an order, so that who is woken first does not depend on the process.
-    readers: BTreeMap<u64, Arc<Notify>>,
+    readers: BTreeMap<u64, Reader>,
     joined: u64,
+}
+
+#[derive(Debug)]
+struct Reader {
+    changed: Arc<Notify>,
+    seen: FollowerSeen,
 }
 
 impl Tail {
@@ -46,7 +52,7 @@ impl Tail {
     fn update(&self, change: impl FnOnce(&mut Inner)) {
         let mut inner = self.inner.lock();
         change(&mut inner);
-        inner.readers.values().for_each(|reader| reader.notify_one());
+        inner.readers.values().for_each(|reader| reader.changed.notify_one());
     }
 
     /// A leadership begins; its first entry will stand at `next`.
@@ -92,6 +98,11 @@ impl Tail {
         self.update(|inner| inner.beats += 1);
     }
 
+    /// The followers that listen.
+    pub fn followers_seen(&self) -> Vec<FollowerSeen> {
+        self.inner.lock().readers.values().map(|reader| reader.seen.clone()).collect()
+    }
+
     /// How many followers listen.
     pub fn followers(&self) -> usize {
         self.inner.lock().readers.len()
@@ -111,7 +122,7 @@ pub(crate) struct TailReader {
 
 impl TailReader {
     /// Begins to read at a place.
-    pub fn join(tail: Arc<Tail>, from: Place) -> Result<Self, LinkError> {
+    pub fn join(tail: Arc<Tail>, from: Place, card: AgentCard) -> Result<Self, LinkError> {
         let changed = Arc::new(Notify::new());
         // There may be entries to send at once.
         changed.notify_one();
@@ -125,10 +136,18 @@ impl TailReader {
             }
             inner.joined += 1;
             let id = inner.joined;
-            inner.readers.insert(id, Arc::clone(&changed));
+            let seen = FollowerSeen { card, applied: LogIndex(0) };
+            inner.readers.insert(id, Reader { changed: Arc::clone(&changed), seen });
             (inner.leadership, inner.beats, id)
         };
         Ok(Self { tail, id, changed, leadership, next: from, beats })
+    }
+
+    /// Notes how far the follower is.
+    pub fn is_at(&self, applied: LogIndex) {
+        if let Some(reader) = self.tail.inner.lock().readers.get_mut(&self.id) {
+            reader.seen.applied = applied;
+        }
     }
 
     /// Which leadership it listens to.
@@ -175,9 +194,15 @@ impl Drop for TailReader {
 
 #[cfg(test)]
 mod tests {
-    use tidelog_types::{LogEpoch, LogSeq};
+    use tidelog_types::{AgentInstance, LogEpoch, LogSeq};
 
     use super::*;
+
+    fn join(tail: &Arc<Tail>, from: Place) -> Result<TailReader, LinkError> {
+        let instance = AgentInstance(uuid::Uuid::nil());
+        let card = AgentCard { instance, clients_at: String::new(), version: String::new() };
+        TailReader::join(Arc::clone(tail), from, card)
+    }
 
     fn place(epoch: u64, seq: u64) -> Place {
         Place::new(LogEpoch(epoch), LogSeq(seq))
@@ -186,11 +211,11 @@ mod tests {
     #[test]
     fn entries_come_in_order_and_from_where_they_were_asked_for() {
         let tail = Arc::new(Tail::new());
-        assert!(matches!(TailReader::join(Arc::clone(&tail), place(1, 1)), Err(LinkError::NotLeader)));
+        assert!(matches!(join(&tail, place(1, 1)), Err(LinkError::NotLeader)));
         tail.open(place(1, 1));
-        assert!(matches!(TailReader::join(Arc::clone(&tail), place(0, 1)), Err(LinkError::TooFarBehind)));
-        let mut ahead = TailReader::join(Arc::clone(&tail), place(1, 2)).expect("it leads");
-        let mut all = TailReader::join(Arc::clone(&tail), place(1, 1)).expect("it leads");
+        assert!(matches!(join(&tail, place(0, 1)), Err(LinkError::TooFarBehind)));
+        let mut ahead = join(&tail, place(1, 2)).expect("it leads");
+        let mut all = join(&tail, place(1, 1)).expect("it leads");
         assert_eq!(tail.followers(), 2);
         assert_eq!(all.next(), Ok(None));
         for (at, bytes) in [(place(1, 1), "a"), (place(1, 2), "seal"), (place(2, 0), "begin")] {
@@ -213,12 +238,12 @@ mod tests {
     fn what_is_kept_is_bounded_and_a_slow_reader_is_told() {
         let tail = Arc::new(Tail::new());
         tail.open(place(1, 1));
-        let mut slow = TailReader::join(Arc::clone(&tail), place(1, 1)).expect("it leads");
+        let mut slow = join(&tail, place(1, 1)).expect("it leads");
         for seq in 1..=KEPT_ENTRIES as u64 + 1 {
             tail.push(place(1, seq), Bytes::from_static(b"entry"));
         }
         assert_eq!(slow.next(), Err(LinkError::TooFarBehind));
-        let mut second = TailReader::join(Arc::clone(&tail), place(1, 2)).expect("it is kept");
+        let mut second = join(&tail, place(1, 2)).expect("it is kept");
         assert!(matches!(second.next(), Ok(Some(FromLeader::Entry { place: at, .. })) if at == place(1, 2)));
         tail.push(place(2, 0), Bytes::from(vec![0; KEPT_BYTES + 1]));
         assert_eq!(second.next(), Err(LinkError::TooFarBehind));
@@ -228,7 +253,7 @@ mod tests {
     fn a_new_leadership_ends_the_links_of_the_old_one() {
         let tail = Arc::new(Tail::new());
         tail.open(place(1, 1));
-        let mut reader = TailReader::join(Arc::clone(&tail), place(1, 1)).expect("it leads");
+        let mut reader = join(&tail, place(1, 1)).expect("it leads");
         tail.close();
         tail.open(place(3, 1));
         tail.push(place(3, 1), Bytes::new());

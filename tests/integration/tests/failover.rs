@@ -128,6 +128,23 @@ async fn a_rolling_restart_goes_unnoticed() {
     let topic: TopicName = "rolling".parse().expect("a name");
     let client = agents.client(&[0, 1, 2]).await;
     client.create_topic(&topic, Some(4), Default::default()).await.expect("a new topic");
+    let leader = agents.settle().await;
+    for (agent, server) in agents.servers.iter().enumerate() {
+        // Any agent knows them all, once it and the others have found the leader.
+        let end = Instant::now() + Duration::from_secs(30);
+        loop {
+            let said = server.run(&["cluster", "describe", "--format", "json"], "").await.ok().text();
+            let described = said.matches("\"instance\"").count() == 3
+                && said.matches("\"leads\":true").count() == 1
+                && agents.servers.iter().all(|server| said.contains(&format!("127.0.0.1:{}", server.port())));
+            if described {
+                break;
+            }
+            assert!(Instant::now() < end, "agent {agent}, leader {leader}: {said}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        server.run(&["status"], "").await.ok();
+    }
     let stop = Arc::new(AtomicBool::new(false));
     let mut load = Vec::new();
     for _ in 0..4 {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt};
-use tidelog_metadata_node::{FromLeader, Link, LinkError, Peers};
+use tidelog_metadata_node::{AgentCard, FromLeader, Link, LinkError, Peers};
 use tidelog_metadata_state::Leader;
 use tidelog_types::Place;
 use tokio::sync::{mpsc, oneshot};
@@ -39,15 +39,17 @@ impl Peers for SimPeers {
             };
             let way = Way { world: world.clone(), ends: [machine, target] };
             way.pass().await;
-            let (node, runs_as) = {
+            let (node, runs_as, instance) = {
                 let inner = world.lock();
-                (inner.machines[target].node.clone(), inner.machines[target].instance)
+                let machines = &inner.machines;
+                (machines[target].node.clone(), machines[target].instance, machines[machine].instance)
             };
+            let card = AgentCard { instance, clients_at: String::new(), version: String::new() };
             let node = node.ok_or_else(|| LinkError::Refused("nobody listens".into()))?;
             if runs_as != leader.agent {
                 return Err(LinkError::NotLeader);
             }
-            let follower = node.take_follower(from);
+            let follower = node.take_follower(from, card);
             way.pass().await;
             let follower = follower?;
             world.note(&[16, machine as u64, target as u64], || {
