@@ -323,6 +323,13 @@ impl ConsumerService for Fake {
 
 #[tonic::async_trait]
 impl AdminService for Fake {
+    async fn describe_cluster(
+        &self,
+        _: Request<v1::DescribeClusterRequest>,
+    ) -> Result<Response<v1::DescribeClusterResponse>, Status> {
+        Err(Status::unimplemented("fake"))
+    }
+
     async fn create_topic(
         &self,
         request: Request<v1::CreateTopicRequest>,
