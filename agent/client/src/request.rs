@@ -6,6 +6,7 @@ use tidelog_proto::limits::{REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX};
 use tidelog_proto::status::ApiError;
 use tidelog_proto::v1::admin_service_client::AdminServiceClient;
 use tidelog_proto::v1::consumer_service_client::ConsumerServiceClient;
+use tidelog_proto::v1::group_service_client::GroupServiceClient;
 use tidelog_proto::v1::producer_service_client::ProducerServiceClient;
 use tokio::time::Instant;
 use tonic::transport::Channel;
@@ -23,6 +24,14 @@ pub(crate) fn admin(channel: Channel) -> AdminServiceClient<Channel> {
 
 pub(crate) fn producer(channel: Channel) -> ProducerServiceClient<Channel> {
     ProducerServiceClient::new(channel)
+        .max_encoding_message_size(REQUEST_BYTES_MAX)
+        .max_decoding_message_size(RESPONSE_BYTES_MAX)
+}
+
+pub(crate) type GroupClient = GroupServiceClient<Channel>;
+
+pub(crate) fn group(channel: Channel) -> GroupClient {
+    GroupServiceClient::new(channel)
         .max_encoding_message_size(REQUEST_BYTES_MAX)
         .max_decoding_message_size(RESPONSE_BYTES_MAX)
 }

@@ -2,6 +2,9 @@
 //! at a chosen moment.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod bed;
+pub mod group;
+mod group_service;
 pub mod network;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -16,10 +19,12 @@ use parking_lot::Mutex;
 use tidelog_proto::status::ApiError;
 use tidelog_proto::v1::admin_service_server::{AdminService, AdminServiceServer};
 use tidelog_proto::v1::consumer_service_server::{ConsumerService, ConsumerServiceServer};
+use tidelog_proto::v1::group_service_server::GroupServiceServer;
 use tidelog_proto::v1::producer_service_server::{ProducerService, ProducerServiceServer};
 use tidelog_proto::v1::{self, ErrorReason};
-use tidelog_record::{BatchHeader, BatchLimits, validate};
-use tokio::sync::{mpsc, watch};
+use tidelog_record::{BatchBuilder, BatchHeader, BatchLimits, Compression, RecordRef, validate};
+use tidelog_types::TimestampMs;
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Router;
 use tonic::{Request, Response, Status, Streaming};
@@ -51,6 +56,8 @@ pub enum Fate {
 pub struct State {
     /// Stored batches of each partition, with their base offsets.
     pub logs: BTreeMap<i32, Vec<(i64, Bytes)>>,
+    /// The first offset that can be read of each partition; 0 unless said.
+    pub log_starts: BTreeMap<i32, i64>,
     /// Stamps in the order in which they came, repeats included.
     pub stamps: Vec<(i64, i32, u32)>,
     pub fates: VecDeque<Fate>,
@@ -71,6 +78,9 @@ pub struct State {
 #[derive(Debug, Clone)]
 pub struct Fake {
     pub state: Arc<Mutex<State>>,
+    pub groups: Arc<Mutex<group::Groups>>,
+    /// Breaks the streams of sessions; `true` only hints that they should go elsewhere.
+    pub break_sessions: broadcast::Sender<bool>,
     changed: watch::Sender<()>,
 }
 
@@ -89,7 +99,12 @@ impl Fake {
     }
 
     pub fn new() -> Self {
-        Self { state: Arc::default(), changed: watch::Sender::new(()) }
+        Self {
+            state: Arc::default(),
+            groups: Arc::default(),
+            break_sessions: broadcast::Sender::new(4),
+            changed: watch::Sender::new(()),
+        }
     }
 
     fn router(&self) -> Router {
@@ -97,6 +112,7 @@ impl Fake {
             .add_service(AdminServiceServer::new(self.clone()))
             .add_service(ProducerServiceServer::new(self.clone()).max_decoding_message_size(16 << 20))
             .add_service(ConsumerServiceServer::new(self.clone()))
+            .add_service(GroupServiceServer::new(self.clone()))
     }
 
     pub fn fates(&self, fates: impl IntoIterator<Item = Fate>) {
@@ -108,6 +124,20 @@ impl Fake {
         state.logs.get(&partition).and_then(|log| log.last()).map_or(0, |(base, batch)| {
             base + i64::from(BatchHeader::parse(batch).expect("validated").records)
         })
+    }
+
+    fn log_start(&self, partition: i32) -> i64 {
+        self.state.lock().log_starts.get(&partition).copied().unwrap_or(0)
+    }
+
+    /// Writes a record as somebody else would.
+    pub fn append(&self, partition: i32, value: &str) {
+        let mut builder = BatchBuilder::new(Compression::None);
+        let record =
+            RecordRef { timestamp: TimestampMs(0), key: None, value: Some(value.as_bytes()), headers: &[] };
+        builder.append(record).expect("fits");
+        let batch = builder.build().expect("a batch");
+        self.write(partition, &batch).expect("a valid batch");
     }
 
     /// Writes a batch as an idempotent log does.
@@ -278,7 +308,21 @@ impl ConsumerService for Fake {
                 let Some(v1::subscribe_partition::Start::Offset(offset)) = partition.start else {
                     panic!("an offset")
                 };
-                next.insert(partition.partition, offset);
+                let start = fake.log_start(partition.partition);
+                if (start..=fake.high_watermark(partition.partition)).contains(&offset) {
+                    next.insert(partition.partition, offset);
+                    continue;
+                }
+                let error = ApiError::new(ErrorReason::OffsetOutOfRange, "not there");
+                let fetched = v1::FetchedPartition {
+                    topic: TOPIC.into(),
+                    partition: partition.partition,
+                    error: Some(error.into()),
+                    ..Default::default()
+                };
+                let records = v1::SubscribeRecords { partitions: vec![fetched] };
+                let message = Some(v1::subscribe_response::Message::Records(records));
+                let _ = messages.send(Ok(v1::SubscribeResponse { message })).await;
             }
             loop {
                 changed.mark_unchanged();
@@ -312,8 +356,16 @@ impl ConsumerService for Fake {
                         }
                     }
                 }
-                if changed.changed().await.is_err() {
-                    return;
+                match tokio::time::timeout(Duration::from_secs(15), changed.changed()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) => return,
+                    Err(_) => {
+                        let heartbeat = v1::SubscribeHeartbeat { partitions: Vec::new() };
+                        let message = Some(v1::subscribe_response::Message::Heartbeat(heartbeat));
+                        if messages.send(Ok(v1::SubscribeResponse { message })).await.is_err() {
+                            return;
+                        }
+                    }
                 }
             }
         });
@@ -392,7 +444,8 @@ impl AdminService for Fake {
         let results = request.into_inner().partitions.into_iter().map(|asked| {
             use v1::list_offsets_partition::At;
             let latest = asked.at == Some(At::Position(v1::OffsetPosition::Latest.into()));
-            let offset = if latest { self.high_watermark(asked.partition) } else { 0 };
+            let partition = asked.partition;
+            let offset = if latest { self.high_watermark(partition) } else { self.log_start(partition) };
             let found = v1::FoundOffset { offset, timestamp_ms: None };
             let result = Some(v1::list_offsets_result::Result::Found(found));
             v1::ListOffsetsResult { topic: asked.topic, partition: asked.partition, result }

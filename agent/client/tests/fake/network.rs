@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -41,6 +42,7 @@ struct Host {
 #[derive(Debug, Clone, Default)]
 pub struct Network {
     hosts: Arc<Mutex<BTreeMap<String, Host>>>,
+    clients: Arc<AtomicU64>,
 }
 
 impl Network {
@@ -61,9 +63,10 @@ impl Network {
         self.hosts.lock()[host].connections
     }
 
-    /// A client that knows these hosts.
+    /// A client that knows these hosts. Each has random numbers of its own.
     pub async fn client(&self, hosts: &[&str]) -> Client {
-        self.try_client(hosts, 1).await.expect("a host is up")
+        let seed = self.clients.fetch_add(1, Ordering::Relaxed);
+        self.try_client(hosts, seed).await.expect("a host is up")
     }
 
     pub async fn try_client(
