@@ -9,19 +9,22 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tidelog_proto::status::ApiError;
 use tidelog_proto::v1;
-use tidelog_types::{CommitNumber, Offset, TopicId};
+use tidelog_types::{CommitNumber, GroupName, Offset, TopicId};
 use tokio::sync::{Notify, watch};
 
 use super::error::CommitError;
+use super::identity::Identity;
 use super::ledger::{Basis, Ledger};
 use super::partition::TopicPartition;
 use crate::connection::Client;
 use crate::error::RequestError;
 use crate::request::{self, Repeat, call, with_deadline};
-use tidelog_types::GroupName;
 
 /// Partitions in one request: below the service's limit.
 const PARTITIONS_MAX: usize = 1_000;
+/// Bytes of metadata in one request, unless a single offset has more: what is committed together has to fit into one entry of the metadata
+/// log, of 64 KiB.
+const METADATA_BYTES_MAX: usize = 32 * 1024;
 
 /// An offset to commit: the next one to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +87,23 @@ impl CommitTicket {
 struct Batch {
     basis: Basis,
     offsets: BTreeMap<TopicPartition, (Option<TopicId>, Offset, String)>,
+    metadata_bytes: usize,
     answer: watch::Sender<Option<Arc<Outcome>>>,
+}
+
+impl Batch {
+    fn has_room_for(&self, commit: &OffsetCommit) -> bool {
+        let known = self.offsets.get(&commit.at).map(|(_, _, metadata)| metadata.len());
+        let metadata_bytes = self.metadata_bytes - known.unwrap_or(0) + commit.metadata.len();
+        let partitions = self.offsets.len() + usize::from(known.is_none());
+        partitions == 1 || partitions <= PARTITIONS_MAX && metadata_bytes <= METADATA_BYTES_MAX
+    }
+
+    fn insert(&mut self, commit: OffsetCommit, topic_id: Option<TopicId>) {
+        self.metadata_bytes += commit.metadata.len();
+        let before = self.offsets.insert(commit.at, (topic_id, commit.offset, commit.metadata));
+        self.metadata_bytes -= before.map_or(0, |(_, _, metadata)| metadata.len());
+    }
 }
 
 #[derive(Debug, Default)]
@@ -114,14 +133,14 @@ impl Commits {
         }
         let mut parts: Vec<(Answer, Vec<TopicPartition>)> = Vec::new();
         for (commit, topic_id) in offsets {
-            let fits = |batch: &&mut Batch| {
-                let room = batch.offsets.len() < PARTITIONS_MAX || batch.offsets.contains_key(&commit.at);
-                batch.basis == *basis && room
-            };
+            let fits = |batch: &&mut Batch| batch.basis == *basis && batch.has_room_for(&commit);
             if waiting.batches.back_mut().filter(fits).is_none() {
-                let answer = watch::Sender::new(None);
-                let offsets = BTreeMap::new();
-                waiting.batches.push_back(Batch { basis: basis.clone(), offsets, answer });
+                waiting.batches.push_back(Batch {
+                    basis: basis.clone(),
+                    offsets: BTreeMap::new(),
+                    metadata_bytes: 0,
+                    answer: watch::Sender::new(None),
+                });
             }
             let Some(batch) = waiting.batches.back_mut() else { continue };
             let answer = batch.answer.subscribe();
@@ -129,7 +148,7 @@ impl Commits {
                 Some((_, partitions)) => partitions.push(commit.at.clone()),
                 None => parts.push((answer, vec![commit.at.clone()])),
             }
-            batch.offsets.insert(commit.at, (topic_id, commit.offset, commit.metadata));
+            batch.insert(commit, topic_id);
         }
         self.wake.notify_one();
         CommitTicket { parts, failed: None }
@@ -156,7 +175,7 @@ impl Commits {
 
     /// Sends what waits, until closed.
     pub(super) async fn run(&self, client: &Client, group: &GroupName, ledger: &Mutex<Ledger>) {
-        let mut last: (Option<Arc<super::identity::Identity>>, CommitNumber) = (None, CommitNumber(0));
+        let mut last: (Option<Arc<Identity>>, CommitNumber) = (None, CommitNumber(0));
         loop {
             let batch = {
                 let mut waiting = self.waiting.lock();
@@ -208,6 +227,23 @@ async fn send(client: &Client, group: &GroupName, batch: &Batch, number: CommitN
     Ok(refused.collect())
 }
 
+/// Cuts a list into requests that are small enough.
+pub(super) fn requests(mut offsets: &[OffsetCommit]) -> Vec<&[OffsetCommit]> {
+    let mut requests = Vec::new();
+    while !offsets.is_empty() {
+        let mut metadata_bytes = 0;
+        let fits = |commit: &&OffsetCommit| {
+            metadata_bytes += commit.metadata.len();
+            metadata_bytes <= METADATA_BYTES_MAX
+        };
+        let count = offsets.iter().take(PARTITIONS_MAX).take_while(fits).count().max(1);
+        let (request, rest) = offsets.split_at(count);
+        requests.push(request);
+        offsets = rest;
+    }
+    requests
+}
+
 /// Sends one request; for each of its offsets why it was refused, or nothing.
 pub(super) async fn commit_offsets(
     client: &Client,
@@ -224,4 +260,72 @@ pub(super) async fn commit_offsets(
         return Err(RequestError::Protocol(format!("{} results for {asked} offsets", results.len())));
     }
     Ok(results.into_iter().map(|result| result.error.map(ApiError::from)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use tidelog_types::{Generation, PartitionIndex, TopicName};
+
+    use super::*;
+
+    fn commit(partition: i32, offset: i64, metadata_bytes: usize) -> OffsetCommit {
+        let topic = TopicName::new("t").expect("a name");
+        let at = TopicPartition::new(topic, PartitionIndex::new(partition).expect("in range"));
+        OffsetCommit {
+            at,
+            offset: Offset::new(offset).expect("in range"),
+            metadata: "x".repeat(metadata_bytes),
+        }
+    }
+
+    /// Sizes of the batches, and what the first one commits for partition 0.
+    fn batches(commits: &Commits) -> (Vec<usize>, Option<i64>) {
+        let waiting = commits.waiting.lock();
+        let first = waiting.batches.front().and_then(|batch| batch.offsets.values().next());
+        (
+            waiting.batches.iter().map(|batch| batch.offsets.len()).collect(),
+            first.map(|(_, offset, _)| offset.get()),
+        )
+    }
+
+    #[test]
+    fn what_waits_goes_together_as_far_as_it_fits() {
+        let commits = Commits::default();
+        let basis = |generation| Basis { member: None, generation: Generation(generation) };
+        let put = |generation, offsets: Vec<OffsetCommit>| {
+            commits.put(&basis(generation), offsets.into_iter().map(|commit| (commit, None)))
+        };
+        let _ = put(1, vec![commit(0, 1, 0), commit(1, 1, 0)]);
+        let _ = put(1, vec![commit(0, 2, 0), commit(2, 1, 0)]);
+        assert_eq!(batches(&commits), (vec![3], Some(2)), "the last word counts");
+        // Another generation, other rights.
+        let _ = put(2, vec![commit(0, 3, 0)]);
+        assert_eq!(batches(&commits), (vec![3, 1], Some(2)));
+        let ticket = put(3, (0..2_500).map(|partition| commit(partition, 1, 0)).collect());
+        assert_eq!(batches(&commits).0, [3, 1, 1_000, 1_000, 500]);
+        assert_eq!(
+            ticket.parts.iter().map(|(_, partitions)| partitions.len()).collect::<Vec<_>>(),
+            [1_000, 1_000, 500]
+        );
+        let _ = put(4, (0..20).map(|partition| commit(partition, 1, 4_096)).collect());
+        assert_eq!(batches(&commits).0[5..], [8, 8, 4]);
+        let _ = put(4, vec![commit(16, 2, 4_096), commit(17, 2, 0)]);
+        assert_eq!(batches(&commits).0[5..], [8, 8, 4]);
+    }
+
+    #[test]
+    fn requests_are_small_enough() {
+        let sizes = |list: &[OffsetCommit]| requests(list).iter().map(|some| some.len()).collect::<Vec<_>>();
+        assert_eq!(sizes(&[]), [0; 0]);
+        assert_eq!(
+            sizes(&(0..1_001).map(|partition| commit(partition, 1, 10)).collect::<Vec<_>>()),
+            [1_000, 1]
+        );
+        assert_eq!(sizes(&(0..10).map(|partition| commit(partition, 1, 4_096)).collect::<Vec<_>>()), [8, 2]);
+        assert_eq!(
+            sizes(&[commit(0, 1, 100_000), commit(1, 1, 100_000)]),
+            [1, 1],
+            "the service refuses them"
+        );
+    }
 }

@@ -7,7 +7,7 @@ use tidelog_types::{
 };
 use tonic::Response;
 
-use super::commit::{OffsetCommit, commit_offsets};
+use super::commit::{OffsetCommit, commit_offsets, requests};
 use super::error::CommitError;
 use super::partition::{Identified, TopicPartition, from_wire, to_wire};
 use crate::connection::Client;
@@ -182,7 +182,7 @@ impl Client {
         offsets: &[OffsetCommit],
     ) -> Result<(), CommitError> {
         let mut refused = Vec::new();
-        for some in offsets.chunks(PARTITIONS_MAX) {
+        for some in requests(offsets) {
             let wire = some.iter().map(|commit| v1::OffsetCommit {
                 topic: commit.at.topic.to_string(),
                 partition: commit.at.partition.get(),

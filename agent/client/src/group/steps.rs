@@ -92,7 +92,7 @@ impl Steps {
             () = self.wait_over() => return Ok(()),
             () = shared.hands_empty(partitions) => {}
         }
-        let known = shared.ledger.lock().revoking(partitions);
+        let known = shared.ledger.lock().announced(partitions);
         if !known.is_empty() {
             tracing::debug!(group = %shared.options.group, partitions = ?known, "partitions are revoked");
             shared.options.listener.on_revoked(&self.handle, &known).await;

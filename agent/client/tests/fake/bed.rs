@@ -111,6 +111,7 @@ impl Notes {
 
     fn begins(&self, member: &str, partitions: &[TopicPartition]) {
         for at in partitions {
+            // Ends its session's task: who waits for records notices.
             let other = self.owners.lock().insert(at.clone(), member.to_owned());
             assert_eq!(other, None, "INV-26: {at} has two owners, {member} is the second");
         }
@@ -120,11 +121,6 @@ impl Notes {
         for at in partitions {
             assert_eq!(self.owners.lock().remove(at).as_deref(), Some(member), "{at}");
         }
-    }
-
-    /// A process is gone.
-    pub fn died(&self, member: &str) {
-        self.owners.lock().retain(|_, owner| owner != member);
     }
 }
 
@@ -176,8 +172,13 @@ pub struct Reading {
 }
 
 impl Reading {
+    pub fn of(consumer: GroupConsumer) -> Self {
+        Self::watched(consumer, |_| {})
+    }
+
+    /// Shows each record to `watch` as soon as the stream yields it.
     #[expect(clippy::disallowed_methods, reason = "the tests' records are few")]
-    pub fn of(mut consumer: GroupConsumer) -> Self {
+    pub fn watched(mut consumer: GroupConsumer, watch: impl Fn(&ConsumedRecord) + Send + 'static) -> Self {
         let (to_test, records) = mpsc::unbounded_channel();
         let (stop, mut stopped) = oneshot::channel();
         let handle = consumer.handle().clone();
@@ -187,7 +188,10 @@ impl Reading {
                     biased;
                     _ = &mut stopped => return consumer,
                     item = consumer.next() => match item {
-                        Some(item) => { let _ = to_test.send(item); }
+                        Some(item) => {
+                            item.iter().for_each(&watch);
+                            let _ = to_test.send(item);
+                        }
                         None => return consumer,
                     }
                 }

@@ -15,7 +15,7 @@ use super::group::{CommitFate, Group, failed, listed};
 use super::{Fake, Messages};
 
 /// How often a session looks for what is new, and for members whose time is over.
-const TICK: Duration = Duration::from_millis(20);
+const TICK: Duration = Duration::from_millis(50);
 
 fn in_force(options: &v1::MemberOptions, assignment: v1::Assignment) -> v1::SessionAssignment {
     v1::SessionAssignment {

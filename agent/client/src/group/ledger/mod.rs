@@ -352,11 +352,9 @@ impl Ledger {
         }
     }
 
-    /// The listener is about to be told that these go. Returns those of which it knows.
-    pub(super) fn revoking(&mut self, partitions: &[TopicPartition]) -> Vec<TopicPartition> {
-        let known = partitions
-            .iter()
-            .filter(|at| self.entries.get_mut(at).is_some_and(|entry| std::mem::take(&mut entry.announced)));
+    /// Those of which the listener knows.
+    pub(super) fn announced(&self, partitions: &[TopicPartition]) -> Vec<TopicPartition> {
+        let known = partitions.iter().filter(|at| self.entries.get(at).is_some_and(|entry| entry.announced));
         known.cloned().collect()
     }
 

@@ -172,12 +172,18 @@ fn what_comes_back_while_it_is_revoked_is_assigned_anew() {
 
 #[test]
 fn a_topic_that_was_created_anew_is_another_one() {
-    let (mut ledger, _) = reading(&[0]);
+    let (mut ledger, now) = reading(&[0]);
     let anew: Identified = [(at(0), Some(TopicId(2)))].into();
     ledger.assign(Generation(6), anew.clone(), false);
     assert_eq!(ledger.next_step(), Some(Step::Revoke(all(&[0]))));
     ledger.released(&all(&[0]));
     assert_eq!(ledger.next_step(), Some(Step::Assign(anew)));
+    ledger.placed(place(0, 0, 10));
+    ledger.assigned(&all(&[0]));
+    assert_eq!(ledger.deliver(&record(0, 0), now), Verdict::Outdated, "read from the one before");
+    let change = Change { at: at(0), from: Some(offset(0)), topic_id: Some(TopicId(2)) };
+    assert_eq!(ledger.take_changes(), [change]);
+    assert_eq!(ledger.deliver(&record(0, 0), now), Verdict::Deliver);
 }
 
 #[test]
