@@ -34,10 +34,11 @@
 //!
 //! # Map
 //!
-//! [`builder`] settings · this file, the stream · [`handle`] what else an application can do · [`listener`] what it is told · [`assignor`] sharing by
-//! its own rules · [`requests`] without membership · [`error`] errors. Inside: [`ledger`] what is owned and how far it is read, without I/O · [`clock`]
-//! how long a session lasts · [`session`] the task, one membership after the other · [`link`] its connection to an agent · [`steps`] giving
-//! partitions back and taking them · [`commit`] commits in order · [`partition`], [`identity`] names.
+//! [`GroupConsumerBuilder`] settings · [`GroupConsumer`] the stream · [`GroupHandle`] what else an application can do · [`RebalanceListener`] what it
+//! is told · [`PartitionAssignor`] sharing by its own rules · methods of [`crate::Client`] what needs no membership. Inside: `ledger` what is owned and
+//! how far it is read, without I/O · `clock` how long a session lasts · `session` the task, one membership after the other · `link` its connection
+//! to an agent · `steps` taking partitions and giving them back · `commit` commits in order · `requests`, `partition`, `identity`, `error` what the
+//! names say.
 
 mod assignor;
 mod builder;
