@@ -38,12 +38,12 @@ enum BenchCommand {
 /// Runs `tidelog bench`.
 pub async fn run(args: BenchArgs, endpoint: &str) -> Result<(), Failure> {
     let endpoints = Endpoint::parse_list(endpoint).map_err(|error| Failure::usage(error.to_string()))?;
-    // One agent is measured: the first.
-    let Some(endpoint) = endpoints.into_iter().next() else { return Err(Failure::usage("no endpoint")) };
+    let Some(first) = endpoints.first() else { return Err(Failure::usage("no endpoint")) };
     match args.command {
-        BenchCommand::Produce(args) => produce::run(*args, &endpoint).await,
-        BenchCommand::Consume(args) => consume::run(*args, &endpoint).await,
-        BenchCommand::Latency(args) => latency::run(*args, &endpoint).await,
+        BenchCommand::Produce(args) => produce::run(*args, &endpoints, first).await,
+        // One agent is measured: the first.
+        BenchCommand::Consume(args) => consume::run(*args, first).await,
+        BenchCommand::Latency(args) => latency::run(*args, first).await,
         BenchCommand::Stores(args) => stores::run(*args).await,
     }
 }

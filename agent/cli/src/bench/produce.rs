@@ -77,19 +77,19 @@ struct Load {
     in_flight: usize,
 }
 
-/// Runs `tidelog bench produce`.
-pub async fn run(args: ProduceBench, endpoint: &Endpoint) -> Result<(), Failure> {
+/// Runs `tidelog bench produce`: the connections go to the endpoints in turn.
+pub async fn run(args: ProduceBench, endpoints: &[Endpoint], first: &Endpoint) -> Result<(), Failure> {
     if args.record_size == 0 || args.record_size > args.batch_size {
         return Err(Failure::usage("--record-size has to be 1 or more, and at most --batch-size"));
     }
     let options = ClientOptions::default();
     let now = options.clock.now();
-    let (topic, partitions) = prepare_topic(endpoint, options, &args.topic, args.partitions).await?;
+    let (topic, partitions) = prepare_topic(first, options, &args.topic, args.partitions).await?;
     let load = Arc::new(prepare(&args, topic.0, partitions, now)?);
     let counters = Arc::new(Counters::default());
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
-    for connection in 0..args.connections {
+    for (connection, endpoint) in (0..args.connections).zip(endpoints.iter().cycle()) {
         let wire = Wire::open(endpoint, args.stock).await?;
         let (load, counters, stop) = (Arc::clone(&load), Arc::clone(&counters), stop.clone());
         tasks.spawn(async move {

@@ -55,9 +55,9 @@ pub struct WindowArgs {
     /// End after so many records, if that is earlier
     #[arg(long, value_name = "N")]
     pub records: Option<u64>,
-    /// Process id of the agent, whose CPU time is then measured, too
-    #[arg(long, value_name = "PID")]
-    pub pid: Option<u32>,
+    /// Process id of the agent, whose CPU time is then measured, too; of several agents, divided by commas
+    #[arg(long, value_name = "PID", value_delimiter = ',')]
+    pub pid: Vec<u32>,
     #[command(flatten)]
     pub listing: Listing,
 }
@@ -77,9 +77,9 @@ pub struct Measured {
     pub mib_per_second: f64,
     /// MiB of payload on the wire.
     pub wire_mib: f64,
-    /// CPU-seconds of the agent.
+    /// CPU-seconds of the agent, or of all agents.
     pub agent_cpu_seconds: Option<f64>,
-    /// MiB for each CPU-second of the agent.
+    /// MiB for each of them.
     pub mib_per_agent_cpu_second: Option<f64>,
     /// CPU-seconds of this process.
     pub client_cpu_seconds: Option<f64>,
@@ -91,15 +91,16 @@ pub async fn measure(
     counters: &Counters,
     stop: &CancellationToken,
 ) -> Result<Measured, Failure> {
-    let agent = args.pid.map(Process::with_id).transpose()?;
-    let cpu = |process: Option<&Process>| process.and_then(Process::cpu_seconds);
+    let agents = args.pid.iter().map(|pid| Process::with_id(*pid)).collect::<Result<Vec<_>, _>>()?;
+    // All together; unknown if one of them has gone.
+    let cpu = || (!agents.is_empty()).then(|| agents.iter().map(Process::cpu_seconds).sum()).flatten();
     let own = Process::own();
     tokio::select! {
         biased;
         () = stop.cancelled() => return Err(ended()),
         () = tokio::time::sleep(args.warm_up) => {}
     }
-    let (agent_before, own_before) = (cpu(agent.as_ref()), own.cpu_seconds());
+    let (agent_before, own_before) = (cpu(), own.cpu_seconds());
     let (before, begin) = (counters.look(), Instant::now());
     counters.measuring.store(true, Ordering::Relaxed);
     let is_enough = || args.records.is_some_and(|records| counters.look().0 - before.0 >= records);
@@ -113,7 +114,7 @@ pub async fn measure(
     counters.measuring.store(false, Ordering::Relaxed);
     let (after, seconds) = (counters.look(), begin.elapsed().as_secs_f64());
     let used = |before: Option<f64>, after: Option<f64>| Some(after? - before?);
-    let agent_cpu_seconds = used(agent_before, cpu(agent.as_ref()));
+    let agent_cpu_seconds = used(agent_before, cpu());
     let mib = float(after.1 - before.1) / MIB;
     let records = after.0 - before.0;
     Ok(Measured {
