@@ -1,5 +1,6 @@
 //! From the agent's errors to those of the contract.
 
+use tidelog_agent::groups::error::{GroupError, OffsetError};
 use tidelog_agent::{AdminError, FetchError, Overloaded, ProduceError};
 use tidelog_metadata_state::config::ConfigError;
 use tidelog_proto::status::ApiError;
@@ -142,5 +143,62 @@ pub(crate) fn admin(error: &AdminError) -> ApiError {
     match error.retry_after() {
         Some(wait) => api.retry_after(wait),
         None => api,
+    }
+}
+
+/// Why an operation on a group failed.
+pub(crate) fn group(error: &GroupError) -> ApiError {
+    use GroupError as E;
+    let api = match error {
+        E::UnknownGroup { group } => ApiError::new(ErrorReason::UnknownGroup, error).with("group", group),
+        E::UnknownMember { group, member } => {
+            ApiError::new(ErrorReason::UnknownMember, error).with("group", group).with("member_id", member)
+        }
+        E::MemberExists { group, member } => {
+            ApiError::new(ErrorReason::MemberExists, error).with("group", group).with("member_id", member)
+        }
+        E::Full { limit } => ApiError::new(ErrorReason::GroupFull, error).with("limit", limit.value()),
+        E::NotEmpty { group, members } => {
+            ApiError::new(ErrorReason::GroupNotEmpty, error).with("group", group).with("members", members)
+        }
+        E::StaleGeneration { current } => {
+            ApiError::new(ErrorReason::StaleGeneration, error).with("generation", current)
+        }
+        E::Pattern(_) => {
+            ApiError::new(ErrorReason::InvalidRequest, error).violation("options.topic_pattern", error)
+        }
+        E::Malformed(_) => ApiError::new(ErrorReason::InvalidRequest, error),
+        E::MetadataUnavailable { .. } => ApiError::new(ErrorReason::MetadataUnavailable, error),
+        E::TooLarge { bytes, max } => {
+            ApiError::new(ErrorReason::RequestTooLarge, error).with("size", bytes).with("limit", max)
+        }
+        E::Unknown { .. } => {
+            ApiError::new(ErrorReason::OutcomeUnknown, format!("{error}: it may have taken effect"))
+        }
+    };
+    match error.retry_after() {
+        Some(wait) => api.retry_after(wait),
+        None => api,
+    }
+}
+
+/// Why one offset was not committed.
+pub(crate) fn offset(error: &OffsetError) -> ApiError {
+    use OffsetError as E;
+    match error {
+        E::UnknownTopic { topic } => ApiError::new(ErrorReason::UnknownTopic, error).with("topic", topic),
+        E::TopicIdMismatch { topic, found, .. } => {
+            ApiError::new(ErrorReason::TopicIdMismatch, error).with("topic", topic).with("topic_id", found)
+        }
+        E::UnknownPartition { topic, partition, partitions } => {
+            ApiError::new(ErrorReason::UnknownPartition, error)
+                .with("topic", topic)
+                .with("partition", partition)
+                .with("partition_count", partitions)
+        }
+        E::StaleGeneration { current } => {
+            ApiError::new(ErrorReason::StaleGeneration, error).with("generation", current)
+        }
+        E::Group(failed) => group(failed),
     }
 }

@@ -12,6 +12,7 @@ use tidelog_proto::FILE_DESCRIPTOR_SET;
 use tidelog_proto::limits::{REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX};
 use tidelog_proto::v1::admin_service_server::AdminServiceServer;
 use tidelog_proto::v1::consumer_service_server::ConsumerServiceServer;
+use tidelog_proto::v1::group_service_server::GroupServiceServer;
 use tidelog_proto::v1::producer_service_server::ProducerServiceServer;
 use tidelog_types::ClusterId;
 use tokio::net::{TcpListener, TcpStream};
@@ -27,6 +28,7 @@ use crate::age::GRACE;
 use crate::connections::{CONNECTIONS_PER_ADDRESS_MAX, Connections};
 use crate::consumer::Consuming;
 use crate::gather::Gathering;
+use crate::group::Grouping;
 use crate::producer::Producing;
 use crate::timed::{api_of, refusals};
 
@@ -97,7 +99,12 @@ impl GrpcServer {
     ) -> Result<(), ServerError> {
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_service_status("", tonic_health::ServingStatus::Serving).await;
-        for name in ["tidelog.v1.ProducerService", "tidelog.v1.ConsumerService", "tidelog.v1.AdminService"] {
+        for name in [
+            "tidelog.v1.ProducerService",
+            "tidelog.v1.ConsumerService",
+            "tidelog.v1.GroupService",
+            "tidelog.v1.AdminService",
+        ] {
             health.set_service_status(name, tonic_health::ServingStatus::Serving).await;
         }
         let unhealthy = {
@@ -118,6 +125,9 @@ impl GrpcServer {
         let consuming = ConsumerServiceServer::new(Consuming { agent: agent.clone() })
             .max_decoding_message_size(BARE_REQUEST_BYTES_MAX)
             .max_encoding_message_size(usize::MAX);
+        let grouping = GroupServiceServer::new(Grouping { agent: agent.clone() })
+            .max_decoding_message_size(BARE_REQUEST_BYTES_MAX)
+            .max_encoding_message_size(RESPONSE_BYTES_MAX);
         let administering = AdminServiceServer::new(Administering { agent: agent.clone(), cluster })
             .max_decoding_message_size(BARE_REQUEST_BYTES_MAX)
             .max_encoding_message_size(RESPONSE_BYTES_MAX);
@@ -135,6 +145,7 @@ impl GrpcServer {
             .layer(Admission { agent: agent.clone() })
             .add_service(producing)
             .add_service(consuming)
+            .add_service(grouping)
             .add_service(administering)
             .add_service(health_service)
             .add_service(reflection().build_v1()?)

@@ -2,10 +2,11 @@
 //!
 //! Each check returns an [`InvalidField`] that names the field, what it was, and what is allowed. Paths are relative to the message that
 //! was given; [`InvalidField::within`] completes them. Map: this file, fields · [`entry`] entries that name a partition ·
-//! [`fetch`] how much to read.
+//! [`fetch`] how much to read · [`group`] who is who in consumer groups.
 
 pub mod entry;
 pub mod fetch;
+pub mod group;
 
 use std::fmt;
 
@@ -60,6 +61,7 @@ impl From<InvalidField> for ApiError {
         let error = Self::new(invalid.reason, &invalid);
         let error = match invalid.reason {
             ErrorReason::InvalidTopicName => error.with("limit", TOPIC_NAME_MAX),
+            ErrorReason::InvalidGroupName => group::describe(error, &invalid.field),
             ErrorReason::RequestTooLarge => error.with("limit", limits::PARTITIONS_PER_REQUEST_MAX),
             _ => error,
         };

@@ -45,9 +45,9 @@ pub struct CommittedOffset {
     pub committed_at: TimestampMs,
 }
 
-/// Partitions of which the offsets are asked for.
+/// Partitions as requests name them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OffsetsWanted {
+pub struct NamedPartitions {
     /// Name of the topic; not needed if the id is given.
     pub topic: Option<TopicName>,
     /// Its id; not needed if the name is given.
@@ -154,30 +154,39 @@ impl Groups {
         }
     }
 
+    /// The ids of the topics of these partitions as far as this replica knows them.
+    pub fn located(&self, named: &[NamedPartitions]) -> Vec<Option<TopicId>> {
+        self.metadata.read(|state| {
+            let locate = |named: &NamedPartitions| {
+                let by_name = named.topic.as_ref().and_then(|name| state.topic_by_name(name)).map(Topic::id);
+                match (&named.topic, named.topic_id) {
+                    (None, id) => id,
+                    (Some(_), Some(id)) => by_name.filter(|found| *found == id),
+                    (Some(_), None) => by_name,
+                }
+            };
+            named.iter().map(locate).collect()
+        })
+    }
+
     /// The committed offsets of some partitions, or of all (`None`), by topic and partition. Sees every commit that was
     /// acknowledged before. A group that there is not has none.
     pub async fn offsets(
         &self,
         group: &GroupName,
-        wanted: Option<&[OffsetsWanted]>,
+        wanted: Option<&[NamedPartitions]>,
     ) -> Result<Vec<CommittedOffset>, GroupError> {
         self.confirm().await?;
         let Some(group) = self.metadata.read(|state| state.group(group).map(Arc::clone)) else {
             return Ok(Vec::new());
         };
         let Some(wanted) = wanted else { return Ok(self.committed(&group)) };
+        let topics = self.located(wanted);
         Ok(self.metadata.read(|state| {
-            let each = wanted.iter().flat_map(|wanted| {
-                let by_name = wanted.topic.as_ref().and_then(|name| state.topic_by_name(name));
-                let topic = match (&wanted.topic, wanted.topic_id) {
-                    (None, Some(id)) => state.topic(id),
-                    (Some(_), Some(id)) => by_name.filter(|topic| topic.id() == id),
-                    (_, None) => by_name,
-                };
-                let partitions = topic
-                    .into_iter()
-                    .flat_map(|topic| wanted.partitions.iter().map(move |partition| (topic, *partition)));
-                partitions.collect::<Vec<_>>()
+            let located =
+                wanted.iter().zip(topics).filter_map(|(wanted, id)| Some((state.topic(id?)?, wanted)));
+            let each = located.flat_map(|(topic, wanted)| {
+                wanted.partitions.iter().map(move |partition| (topic, *partition))
             });
             let found = each.filter_map(|(topic, partition)| {
                 let committed = group.offset(TopicPartition { topic: topic.id(), partition })?;

@@ -336,7 +336,6 @@ impl Group {
         }
         if released > 0 {
             self.releasing -= released;
-            changed.insert(key);
             self.note_change(&changed, new);
         }
         released

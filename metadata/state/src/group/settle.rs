@@ -169,8 +169,8 @@ impl Group {
                 if slot == before {
                     continue;
                 }
+                // An owner that is neither has been told to release it before.
                 changed.extend([before.target, slot.target].into_iter().flatten());
-                changed.extend([before.owner, slot.owner].into_iter().flatten().map(|owner| owner.member));
                 if let Some(place) = Arc::make_mut(slots).get_mut(partition) {
                     *place = slot;
                 }

@@ -2,7 +2,7 @@
 
 use tidelog_agent::Settings;
 use tidelog_agent::groups::error::{GroupError, OffsetError};
-use tidelog_agent::groups::offsets::{OffsetToCommit, OffsetsWanted};
+use tidelog_agent::groups::offsets::{NamedPartitions, OffsetToCommit};
 use tidelog_metadata_state::group::command::{CommittedBy, MemberRun};
 use tidelog_metadata_state::group::{Assignor, GroupState};
 use tidelog_types::{CommitNumber, Generation, GroupName, TopicId};
@@ -96,7 +96,7 @@ async fn offsets_are_found_by_name_and_by_id() {
         .expect("it exists");
     let find = |topic: Option<&str>, topic_id, numbers: &[i32]| {
         let partitions = numbers.iter().map(|number| partition(*number)).collect();
-        let wanted = [OffsetsWanted { topic: topic.map(name), topic_id, partitions }];
+        let wanted = [NamedPartitions { topic: topic.map(name), topic_id, partitions }];
         async move {
             let found = groups.offsets(&group(), Some(&wanted)).await.expect("readable");
             found

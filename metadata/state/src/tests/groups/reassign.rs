@@ -33,6 +33,7 @@ fn nothing_moves_before_it_is_released() {
     assert_eq!(bed.owned(&b, topic), [2, 3]);
     assert_eq!(bed.group().state(), GroupState::Stable);
     assert!(!bed.part(&b).waiting);
+    assert_eq!(bed.part(&a).generation.0, known, "there is nothing new for the one that released them");
 }
 
 #[test]
