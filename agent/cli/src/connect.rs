@@ -1,8 +1,10 @@
 //! Reaching the service, and what its errors mean for the exit code.
 
 use tidelog_client::{
-    Client, ClientOptions, ConnectError, ConsumeError, Endpoint, ProduceError, RequestError,
+    Client, ClientOptions, CommitError, ConnectError, ConsumeError, Endpoint, GroupError, ProduceError,
+    RequestError,
 };
+use tidelog_proto::status::ApiError;
 use tidelog_proto::v1::ErrorReason;
 
 use crate::failure::{Exit, Failure};
@@ -75,6 +77,44 @@ impl From<ConsumeError> for Failure {
             ConsumeError::Partition { .. } | ConsumeError::Corrupt { .. } => Exit::Failure,
         };
         Self::new(exit, one_line(&error.to_string()))
+    }
+}
+
+impl From<GroupError> for Failure {
+    fn from(error: GroupError) -> Self {
+        let exit = match &error {
+            GroupError::Consume(error) => return error.clone().into(),
+            GroupError::NoOffset { .. } => Exit::NotFound,
+            GroupError::Refused(error) => refusal(error),
+            GroupError::Unavailable { .. } => Exit::Unavailable,
+            _ => Exit::Failure,
+        };
+        Self::new(exit, one_line(&error.to_string()))
+    }
+}
+
+impl From<CommitError> for Failure {
+    fn from(error: CommitError) -> Self {
+        let exit = match &error {
+            CommitError::Request(error) => return error.clone().into(),
+            CommitError::Partitions(refused) => {
+                refused.first().map_or(Exit::Failure, |(_, error)| refusal(error))
+            }
+            CommitError::NotMember => Exit::Conflict,
+            CommitError::Closed => Exit::Failure,
+        };
+        Self::new(exit, one_line(&error.to_string()))
+    }
+}
+
+/// What it means that the service refuses something for good.
+fn refusal(error: &ApiError) -> Exit {
+    match error.code {
+        tonic::Code::NotFound => Exit::NotFound,
+        tonic::Code::InvalidArgument | tonic::Code::Unimplemented => Exit::Usage,
+        tonic::Code::AlreadyExists | tonic::Code::FailedPrecondition | tonic::Code::Aborted => Exit::Conflict,
+        tonic::Code::PermissionDenied | tonic::Code::Unauthenticated => Exit::Auth,
+        _ => Exit::Failure,
     }
 }
 

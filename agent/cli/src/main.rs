@@ -3,8 +3,8 @@
 //! Data goes to standard output, everything else to standard error. A command that fails says why in one line, and its exit code says what
 //! kind of failure it was: see [`failure::Exit`].
 //!
-//! Map: `dev`, `agent`, `init`, `doctor` the service's side, on `serve`, `stores`, `admin`, `logging` · `topic`, `produce`, `consume`, `bench` a
-//! client's, on `connect`, `interrupt`, `output`, `record_json`.
+//! Map: `dev`, `agent`, `init`, `doctor` the service's side, on `serve`, `stores`, `admin`, `logging` · `topic`, `group`, `produce`, `consume`,
+//! `bench` a client's, on `connect`, `interrupt`, `output`, `record_json`.
 
 mod admin;
 mod agent;
@@ -15,6 +15,7 @@ mod consume;
 mod dev;
 mod doctor;
 mod failure;
+mod group;
 mod init;
 mod interrupt;
 mod logging;
@@ -62,8 +63,9 @@ enum Command {
         listing: output::Listing,
     },
     Topic(topic::TopicArgs),
+    Group(group::GroupArgs),
     Produce(produce::ProduceArgs),
-    Consume(consume::ConsumeArgs),
+    Consume(Box<consume::ConsumeArgs>),
     Cluster(cluster::ClusterArgs),
     Status(cluster::StatusArgs),
     Bench(bench::BenchArgs),
@@ -104,11 +106,14 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Topic(args) => {
             topic::run(args, &cli.endpoint).await.map_err(|failure| failure.at(&cli.endpoint))
         }
+        Command::Group(args) => {
+            group::run(args, &cli.endpoint).await.map_err(|failure| failure.at(&cli.endpoint))
+        }
         Command::Produce(args) => {
             produce::run(args, &cli.endpoint).await.map_err(|failure| failure.at(&cli.endpoint))
         }
         Command::Consume(args) => {
-            consume::run(args, &cli.endpoint).await.map_err(|failure| failure.at(&cli.endpoint))
+            consume::run(*args, &cli.endpoint).await.map_err(|failure| failure.at(&cli.endpoint))
         }
         Command::Cluster(args) => {
             cluster::run(args, &cli.endpoint).await.map_err(|failure| failure.at(&cli.endpoint))

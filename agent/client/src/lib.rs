@@ -49,7 +49,7 @@ pub use tonic::async_trait;
 
 pub use admin::{Cluster, ClusterAgent, DeleteBefore, FoundOffset, OffsetAt, Partition, ServerInfo, Topic};
 pub use connection::{ByteStream, Client, ClientOptions, Dial, Endpoint};
-pub use consumer::{Consumer, ConsumerOptions, Position, StartAt};
+pub use consumer::{Begin, Consumer, ConsumerOptions, Position, StartAt};
 pub use error::{ConnectError, ConsumeError, ProduceError, RequestError};
 pub use group::{
     AssignmentInput, AssignmentMember, Assignor, CommitError, CommitTicket, CommittedOffset, Group,

@@ -1,9 +1,14 @@
 //! `tidelog consume`: writes records to standard output.
+//!
+//! Map: this file, partitions that the command line names · [`group`] a share of topics · [`sink`] the output · [`format`] what a record looks
+//! like · [`offset`] places in partitions.
 
 mod format;
-mod offset;
+mod group;
+pub mod offset;
+mod sink;
 
-use std::io::Write;
+use std::collections::BTreeSet;
 
 use futures::{FutureExt, StreamExt};
 use tidelog_client::{
@@ -15,19 +20,18 @@ use tokio_util::sync::CancellationToken;
 use crate::connect::{connect, options};
 use crate::failure::{Exit, Failure};
 use crate::interrupt::on_interrupt;
-use crate::output::written;
 use format::RecordFormat;
-
-/// Output is handed on when so much is gathered, or when no record is at hand.
-const GATHER_BYTES: usize = 64 * 1024;
+use group::GroupOptions;
+use sink::{Reader, Sink};
 
 /// Writes records to standard output, those of one partition in order.
 #[derive(Debug, clap::Args)]
 pub struct ConsumeArgs {
-    /// Topic to read
-    topic: TopicName,
+    /// Topics to read
+    #[arg(required_unless_present = "pattern", value_name = "TOPIC")]
+    topics: Vec<TopicName>,
     /// Where to begin: start, end, N (an offset), -N (records before the end), @TIME (milliseconds since 1970-01-01 UTC, 2026-02-14,
-    /// 2026-02-14T10:30:00Z, or -1h)
+    /// 2026-02-14T10:30:00Z, or -1h); with --group start or end, for partitions for which the group has committed nothing
     #[arg(
         long,
         short = 'o',
@@ -49,15 +53,24 @@ pub struct ConsumeArgs {
     /// topic, %p partition, %o offset, %T timestamp, %k key, %v value, %h headers, %% and \n \t \r \0 \\ \xNN
     #[arg(long, short = 'f', default_value = "raw", value_name = "raw|json|TEMPLATE")]
     format: RecordFormat,
+    #[command(flatten)]
+    group: GroupOptions,
 }
 
 /// Runs `tidelog consume`.
 pub async fn run(args: ConsumeArgs, endpoint: &str) -> Result<(), Failure> {
     let interrupted = on_interrupt()?;
+    let options: ClientOptions = options("consume");
+    let start = args.offset.start(options.clock.now());
+    let client = tokio::select! {
+        biased;
+        () = interrupted.cancelled() => return Err(interruption()),
+        client = connect(endpoint, options) => client?,
+    };
+    if let Some(name) = &args.group.group {
+        return group::run(&client, name.clone(), start, &args, &interrupted).await;
+    }
     let work = async {
-        let options: ClientOptions = options("consume");
-        let start = args.offset.start(options.clock.now());
-        let client = connect(endpoint, options).await?;
         let consumer = begin(&client, &args, start).await?;
         consume(consumer, &args, &interrupted).await
     };
@@ -74,18 +87,18 @@ pub async fn run(args: ConsumeArgs, endpoint: &str) -> Result<(), Failure> {
 }
 
 async fn begin(client: &Client, args: &ConsumeArgs, start: StartAt) -> Result<Consumer, Failure> {
-    let mut wanted = args.partition.clone();
-    wanted.sort_unstable();
-    wanted.dedup();
-    if wanted.is_empty() {
-        let (_, partitions) = client.get_topic(&args.topic).await?;
-        wanted.extend(partitions.iter().map(|partition| partition.partition.get()));
+    let mut assignments = Vec::new();
+    for topic in args.topics.iter().collect::<BTreeSet<_>>() {
+        let mut wanted: BTreeSet<i32> = args.partition.iter().copied().collect();
+        if wanted.is_empty() {
+            let (_, partitions) = client.get_topic(topic).await?;
+            wanted.extend(partitions.iter().map(|partition| partition.partition.get()));
+        }
+        for partition in wanted {
+            let index = PartitionIndex::new(partition).map_err(|error| Failure::usage(error.to_string()))?;
+            assignments.push((topic.clone(), index, start));
+        }
     }
-    let assignments = wanted.into_iter().map(|partition| {
-        let index = PartitionIndex::new(partition).map_err(|error| Failure::usage(error.to_string()))?;
-        Ok((args.topic.clone(), index, start))
-    });
-    let assignments = assignments.collect::<Result<Vec<_>, Failure>>()?;
     let consumer = client.consumer(&assignments, ConsumerOptions::default()).await?;
     // The service would say so, too, but not to a command that ends at once because it is behind the end.
     let outside = |at: &&Position| at.next < at.log_start || at.next > at.high_watermark;
@@ -105,18 +118,17 @@ async fn consume(
     args: &ConsumeArgs,
     interrupted: &CancellationToken,
 ) -> Result<(), Failure> {
-    let mut out = std::io::stdout();
-    let mut gathered = Vec::with_capacity(2 * GATHER_BYTES);
+    let mut out = Sink::new(std::io::stdout());
     let mut left = args.count;
     loop {
         if left == Some(0) || args.exit_at_end && consumer.reached_start_watermarks() {
-            return hand_over(&mut out, &mut gathered).map(|_| ());
+            return out.flush().map(|_| ());
         }
         let next = match consumer.next().now_or_never() {
             Some(next) => next,
             None => {
                 // Nothing is at hand: whoever reads gets what there is.
-                if hand_over(&mut out, &mut gathered)? == Reader::Gone {
+                if out.flush()? == Reader::Gone {
                     return Ok(());
                 }
                 tokio::select! {
@@ -129,10 +141,10 @@ async fn consume(
         let record: ConsumedRecord = match next {
             Some(Ok(record)) => record,
             Some(Err(error)) => {
-                hand_over(&mut out, &mut gathered)?;
+                out.flush()?;
                 return Err(error.into());
             }
-            None => return hand_over(&mut out, &mut gathered).map(|_| ()),
+            None => return out.flush().map(|_| ()),
         };
         let behind_end = || {
             let at = consumer.position(&record.topic, record.partition);
@@ -142,12 +154,10 @@ async fn consume(
             // Written since; other partitions are not at their end yet.
             continue;
         }
-        args.format.write(&record, &mut gathered).map_err(|error| {
-            Failure::failed(format!("cannot write {}[{}]: {error}", record.topic, record.partition))
-        })?;
+        out.put(&record, &args.format)?;
         left = left.map(|left| left - 1);
-        if gathered.len() >= GATHER_BYTES {
-            if hand_over(&mut out, &mut gathered)? == Reader::Gone {
+        if out.is_full() {
+            if out.flush()? == Reader::Gone {
                 return Ok(());
             }
             if interrupted.is_cancelled() {
@@ -155,23 +165,6 @@ async fn consume(
             }
         }
     }
-}
-
-/// Whether anybody reads what is written.
-#[derive(Debug, PartialEq, Eq)]
-enum Reader {
-    Reads,
-    Gone,
-}
-
-fn hand_over(out: &mut impl Write, gathered: &mut Vec<u8>) -> Result<Reader, Failure> {
-    let result = out.write_all(gathered).and_then(|()| out.flush());
-    gathered.clear();
-    let reader = match &result {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Reader::Gone,
-        _ => Reader::Reads,
-    };
-    written(result).map(|()| reader)
 }
 
 fn interruption() -> Failure {

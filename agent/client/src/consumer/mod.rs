@@ -20,14 +20,13 @@ use tidelog_types::{Offset, PartitionIndex, TopicId, TopicName};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::JoinHandle;
 
-pub use start::StartAt;
+pub use start::{Begin, StartAt};
 
 use crate::connection::Client;
 use crate::error::{ConsumeError, RequestError};
 use crate::record::ConsumedRecord;
 use decode::{delivered, failure, open};
 use feed::{Changes, Event, Feed, Key, Lease, Source};
-pub(crate) use start::Begin;
 
 /// Events between the feed and the consumer; the bytes in them are bounded on their own.
 const EVENTS: usize = 64;

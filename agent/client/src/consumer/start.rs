@@ -21,14 +21,29 @@ pub enum StartAt {
     Time(TimestampMs),
 }
 
-/// A partition with the offsets that it had when the consumer began.
-#[derive(Debug, Clone)]
-pub(crate) struct Begin {
+/// A place that [`StartAt`] means, with the offsets that its partition had when it was looked up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Begin {
+    /// The topic.
     pub topic: TopicName,
+    /// The partition.
     pub partition: PartitionIndex,
+    /// The offset that was meant; an offset that was given as such need not be in the partition.
     pub offset: Offset,
+    /// The first offset that can be read.
     pub log_start: Offset,
+    /// The offset that the next record will get.
     pub high_watermark: Offset,
+}
+
+impl Client {
+    /// Finds the offsets that these places mean at present, in the same order. Fails if one of them cannot be looked up.
+    pub async fn find_starts(
+        &self,
+        places: &[(TopicName, PartitionIndex, StartAt)],
+    ) -> Result<Vec<Begin>, RequestError> {
+        resolve(self, places).await
+    }
 }
 
 /// Finds the offsets at which to begin.
