@@ -1,109 +1,11 @@
 //! The client's commands against `tidelog dev --memory`: what they write, what they refuse, and their exit codes.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Child, Command, Output, Stdio};
+mod service;
+
+use std::io::{Read, Write};
 use std::time::Duration;
 
-/// A service in memory on free ports; ended when dropped.
-struct Service {
-    child: Child,
-    endpoint: String,
-}
-
-impl Service {
-    fn start() -> Self {
-        // Port 0 would be free for certain, but has to be found out; the banner tells it.
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tidelog"))
-            .args([
-                "dev",
-                "--memory",
-                "--listen",
-                "127.0.0.1:0",
-                "--admin-listen",
-                "127.0.0.1:0",
-                "--log-format",
-                "text",
-            ])
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary starts");
-        let mut lines = BufReader::new(child.stderr.take().expect("piped"));
-        let mut banner = String::new();
-        let endpoint = loop {
-            let mut line = String::new();
-            assert!(lines.read_line(&mut line).expect("text") > 0, "no address in the banner: {banner}");
-            if let Some(address) =
-                line.trim().strip_prefix("gRPC ").and_then(|rest| rest.split_whitespace().next())
-            {
-                break format!("http://{address}");
-            }
-            banner.push_str(&line);
-        };
-        // Whatever it logs later does not fill the pipe.
-        std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
-        Self { child, endpoint }
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tidelog"));
-        command.args(arguments).env("TIDELOG_ENDPOINT", &self.endpoint).env("NO_COLOR", "1");
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command
-    }
-
-    fn run(&self, arguments: &[&str], input: &[u8]) -> Said {
-        let mut child = self.command(arguments).spawn().expect("the binary starts");
-        let mut stdin = child.stdin.take().expect("piped");
-        let input = input.to_vec();
-        // A command that does not read to the end closes the pipe.
-        let feeding = std::thread::spawn(move || stdin.write_all(&input));
-        let said = Said::from(child.wait_with_output().expect("the command ends"));
-        let _ = feeding.join();
-        said
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-#[derive(Debug)]
-struct Said {
-    code: Option<i32>,
-    out: Vec<u8>,
-    err: String,
-}
-
-impl From<Output> for Said {
-    fn from(output: Output) -> Self {
-        let err = String::from_utf8_lossy(&output.stderr).into_owned();
-        Self { code: output.status.code(), out: output.stdout, err }
-    }
-}
-
-impl Said {
-    #[track_caller]
-    fn ok(self) -> Self {
-        assert_eq!(self.code, Some(0), "{}", self.err);
-        self
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.out).into_owned()
-    }
-
-    /// It failed with this code, and said why in one line without a backtrace.
-    #[track_caller]
-    fn failed(&self, code: i32, why: &str) {
-        assert_eq!(self.code, Some(code), "{}", self.err);
-        let reason = self.err.lines().find(|line| line.contains(why));
-        assert!(reason.is_some_and(|line| line.starts_with("tidelog: ")), "no {why:?} in {:?}", self.err);
-        assert!(!self.err.contains("panicked") && !self.err.contains("RUST_BACKTRACE"), "{}", self.err);
-    }
-}
+use service::{Said, Service, interrupt};
 
 #[test]
 fn bytes_come_back_as_they_went_in() {
@@ -262,8 +164,7 @@ fn bad_input_is_named() {
 fn a_wrong_endpoint_is_named_in_time() {
     let free = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("free").local_addr().expect("bound");
     let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("free");
-    let service =
-        Service { child: Command::new("true").spawn().expect("exists"), endpoint: format!("http://{free}") };
+    let service = Service::absent(&format!("http://{free}"));
     for arguments in [["topic", "list"], ["produce", "t"], ["consume", "t"]] {
         service.run(&arguments, b"").failed(5, &free.to_string());
     }
@@ -305,11 +206,6 @@ fn a_closed_pipe_and_ctrl_c_end_quietly() {
     let said = Said::from(child.wait_with_output().expect("ends"));
     assert_eq!((said.code, said.err.as_str()), (Some(0), ""));
 
-    let interrupt = |child: &Child| {
-        let sent =
-            Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill exists");
-        assert!(sent.success());
-    };
     // A producer that waits for more input acknowledges what it has.
     let mut child = service.command(&["produce", "u"]).spawn().expect("starts");
     let mut stdin = child.stdin.take().expect("piped");
@@ -365,7 +261,7 @@ fn the_bench_measures() {
 
 #[test]
 fn completions_are_written() {
-    let service = Service { child: Command::new("true").spawn().expect("exists"), endpoint: String::new() };
+    let service = Service::absent("");
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         assert!(service.run(&["completion", shell], b"").ok().text().contains("consume"), "{shell}");
     }
