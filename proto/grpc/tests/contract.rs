@@ -29,7 +29,8 @@ fn reflection_knows_every_service_and_method() {
         methods.join(" "),
         "AdminService.CreateTopic AdminService.GetTopic AdminService.ListTopics AdminService.UpdateTopic \
          AdminService.DeleteTopic AdminService.AddPartitions AdminService.ListOffsets AdminService.DeleteRecords \
-         AdminService.GetServerInfo ConsumerService.Fetch ConsumerService.Subscribe GroupService.Session \
+         AdminService.GetServerInfo AdminService.DescribeCluster ConsumerService.Fetch ConsumerService.Subscribe \
+         GroupService.Session \
          GroupService.JoinGroup GroupService.Heartbeat GroupService.LeaveGroup GroupService.AssignPartitions \
          GroupService.CommitOffsets GroupService.FetchOffsets GroupService.ListGroups GroupService.GetGroup \
          GroupService.DeleteGroup ProducerService.Produce ProducerService.ProduceStream ProducerService.InitProducer"
