@@ -1,5 +1,6 @@
 //! Three agents behind a load balancer, under load, while agents are killed, frozen and restarted: nothing that was
-//! acknowledged is lost, doubled or out of order, and whoever reads along sees every record once.
+//! acknowledged is lost, doubled or out of order, whoever reads along sees every record once, and two consumer groups process
+//! every record once.
 //!
 //! `TIDELOG_CHAOS_SECONDS` says how long each balancer is tried (default 30); for the long run:
 //!
@@ -8,6 +9,7 @@
 //! ```
 
 mod cluster;
+mod groups;
 mod load;
 
 use std::time::Duration;
@@ -15,6 +17,7 @@ use std::time::Duration;
 use tidelog_integration::BalancerKind;
 
 use crate::cluster::{Cluster, Event};
+use crate::groups::Group;
 use crate::load::{Producers, Reader, TOPIC, client, read_all};
 
 fn seconds() -> Duration {
@@ -32,6 +35,7 @@ async fn survives(kind: BalancerKind, name: &str) {
     client.create_topic(&topic, Some(load::PARTITIONS), Default::default()).await.expect("a new topic");
     let producers = Producers::start(&client);
     let reader = Reader::start(&client).await;
+    let groups = ["first", "second"].map(|name| Group::start(&client, name));
     let started = tokio::time::Instant::now();
     let mut events = 0;
     while started.elapsed() < seconds() {
@@ -55,6 +59,9 @@ async fn survives(kind: BalancerKind, name: &str) {
     );
     history.check(&found);
     assert_eq!(read_along, found, "INV-20: who reads along sees every record once and in order");
+    for group in groups {
+        group.stop(&found).await;
+    }
     cluster.stop().await;
 }
 
