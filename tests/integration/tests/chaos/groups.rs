@@ -79,7 +79,8 @@ impl Group {
         let stop = watch::Sender::new(false);
         let members = (0..MEMBERS)
             .map(|member| {
-                let member = Member { client: client.clone(), group: name, number: member, done: Arc::clone(&done) };
+                let member =
+                    Member { client: client.clone(), group: name, number: member, done: Arc::clone(&done) };
                 tokio::spawn(member.run(stop.subscribe()))
             })
             .collect();
@@ -144,7 +145,8 @@ impl Member {
                 _ = stop.wait_for(|stop| *stop) => break,
                 record = consumer.next() => record,
             };
-            let record = record.expect("it does not end").unwrap_or_else(|error| panic!("a member is told: {error}"));
+            let record =
+                record.expect("it does not end").unwrap_or_else(|error| panic!("a member is told: {error}"));
             self.process(&record);
             since_commit += 1;
             if since_commit == COMMIT_EVERY {
