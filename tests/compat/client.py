@@ -8,8 +8,10 @@ Produces and consumes in each way that the contract offers and checks what comes
 
 import argparse
 import importlib
+import json
 import pathlib
 import queue
+import subprocess
 import sys
 import tempfile
 import threading
@@ -30,13 +32,15 @@ def generate_stubs():
     if protoc.main(["protoc", f"-I{PROTO}", f"--python_out={out}", f"--grpc_python_out={out}", *files]) != 0:
         sys.exit("protoc failed")
     sys.path.insert(0, out)
-    names = ["producer_service", "consumer_service", "admin_service", "record", "error"]
+    names = ["producer_service", "consumer_service", "admin_service", "group_service", "record", "error"]
     modules = [importlib.import_module(f"tidelog.v1.{name}_pb2") for name in names]
-    stubs = [importlib.import_module(f"tidelog.v1.{name}_pb2_grpc") for name in names[:3]]
+    stubs = [importlib.import_module(f"tidelog.v1.{name}_pb2_grpc") for name in names[:4]]
     return modules, stubs
 
 
-(producer_pb, consumer_pb, admin_pb, record_pb, error_pb), (producer_grpc, consumer_grpc, admin_grpc) = generate_stubs()
+modules, stubs = generate_stubs()
+producer_pb, consumer_pb, admin_pb, group_pb, record_pb, error_pb = modules
+producer_grpc, consumer_grpc, admin_grpc, group_grpc = stubs
 
 RECORDS = [
     record_pb.Record(key=b"k", value=b"v", timestamp_ms=1_700_000_000_000),
@@ -53,12 +57,14 @@ RECORDS = [
 
 
 class Client:
-    def __init__(self, endpoint):
+    def __init__(self, endpoint, tidelog):
         self.channel = grpc.insecure_channel(endpoint, options=[("grpc.max_receive_message_length", 64 << 20)])
         grpc.channel_ready_future(self.channel).result(timeout=20)
         self.producer = producer_grpc.ProducerServiceStub(self.channel)
         self.consumer = consumer_grpc.ConsumerServiceStub(self.channel)
         self.admin = admin_grpc.AdminServiceStub(self.channel)
+        self.groups = group_grpc.GroupServiceStub(self.channel)
+        self.endpoint, self.tidelog = endpoint, tidelog
 
     def topic(self, partitions=1, **config):
         name = f"python-{uuid.uuid4().hex[:12]}"
@@ -318,10 +324,93 @@ def test_the_server_describes_itself(client):
         assert f"tidelog.v1.{service}" in services, services
 
 
+class Member:
+    """A member of a group, by single calls. It owns what it was told, until it says otherwise."""
+
+    def __init__(self, client, group, topic):
+        self.groups, self.group, self.topic = client.groups, group, topic
+        self.identity = group_pb.MemberIdentity(group=group, member_id="python", incarnation=uuid.uuid4().bytes)
+        options = group_pb.MemberOptions(topics=[topic], session_timeout_ms=20_000, client_id="grpcio")
+        joined = self.groups.JoinGroup(group_pb.JoinGroupRequest(member=self.identity, options=options), timeout=30)
+        assert joined.session_timeout_ms == 20_000 and joined.heartbeat_interval_ms > 0, joined
+        self.take(joined.assignment)
+
+    def take(self, assignment):
+        self.generation = assignment.generation
+        self.owned = {number for part in assignment.partitions for number in part.partitions}
+
+    def heartbeat(self, wait_ms=0):
+        owned = [group_pb.TopicPartitions(topic=self.topic, partitions=sorted(self.owned))] if self.owned else []
+        request = group_pb.HeartbeatRequest(
+            member=self.identity, owned=owned, known_generation=self.generation, max_wait_ms=wait_ms
+        )
+        self.take(self.groups.Heartbeat(request, timeout=30).assignment)
+
+    def until_owned(self, count):
+        end = time.monotonic() + 60
+        while len(self.owned) != count:
+            assert time.monotonic() < end, f"owns {self.owned}, not {count}"
+            self.heartbeat(wait_ms=1_000)
+        # What it released it has to have said, so that it goes to others.
+        self.heartbeat()
+
+
+def test_a_group_is_shared_with_a_member_written_in_rust(client):
+    topic, group = client.topic(partitions=4), f"mixed-{uuid.uuid4().hex[:8]}"
+    for partition in range(4):
+        client.produce(topic, [record_pb.Record(value=b"%d" % partition)], partition=partition)
+    member = Member(client, group, topic)
+    member.until_owned(4)
+    # Half of them go to the newcomer, which begins where this one has committed: partitions 0 and 1 at the end.
+    command = [client.tidelog, "consume", topic, "--group", group, "--offset", "start", "--format", "json"]
+    command += ["--endpoint", f"http://{client.endpoint}", "--session-timeout", "20s"]
+    commits = [group_pb.OffsetCommit(topic=topic, partition=partition, offset=1, metadata="by hand") for partition in (0, 1)]
+    commit = group_pb.CommitOffsetsRequest(
+        group=group, member=member.identity, number=1, generation=member.generation, offsets=commits
+    )
+    results = client.groups.CommitOffsets(commit, timeout=30).results
+    assert [result.HasField("error") for result in results] == [False, False], results
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as other:
+        try:
+            member.until_owned(2)
+            kept = set(member.owned)
+            end = time.monotonic() + 60
+            while True:
+                described = client.groups.GetGroup(group_pb.GetGroupRequest(group=group), timeout=30).group
+                shares = {
+                    found.member_id: {number for part in found.owned for number in part.partitions}
+                    for found in described.members
+                }
+                if described.state == group_pb.GROUP_STATE_STABLE and len(shares) == 2:
+                    break
+                assert time.monotonic() < end, described
+                member.heartbeat(wait_ms=200)
+            assert shares.pop("python") == kept, described
+            assert set.union(kept, *shares.values()) == {0, 1, 2, 3} and not kept & set.union(*shares.values()), described
+            # A commit for what it no longer owns is refused, whatever it was before.
+            (lost, *_) = {0, 1, 2, 3} - kept
+            commit.number = 2
+            del commit.offsets[:]
+            commit.offsets.add(topic=topic, partition=lost, offset=0)
+            (result,) = client.groups.CommitOffsets(commit, timeout=30).results
+            assert result.error.reason == error_pb.ERROR_REASON_STALE_GENERATION, result
+            # When it leaves, the other one gets everything, and reads what nobody has committed: 2 and 3.
+            client.groups.LeaveGroup(group_pb.LeaveGroupRequest(member=member.identity), timeout=30)
+            read = {json.loads(other.stdout.readline())["partition"] for _ in range(2)}
+            assert read == {2, 3}, read
+        finally:
+            other.terminate()
+            said = other.communicate(timeout=30)
+    offsets = client.groups.FetchOffsets(group_pb.FetchOffsetsRequest(group=group), timeout=30).offsets
+    assert {(found.partition, found.offset) for found in offsets} == {(n, 1) for n in range(4)}, (offsets, said)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--endpoint", default="127.0.0.1:7070")
-    client = Client(parser.parse_args().endpoint)
+    parser.add_argument("--tidelog", default="tidelog", help="the binary, for a member of a group that Python shares with it")
+    args = parser.parse_args()
+    client = Client(args.endpoint, args.tidelog)
     tests = {name: test for name, test in globals().items() if name.startswith("test_")}
     failed = 0
     for name, test in tests.items():

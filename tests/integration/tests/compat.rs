@@ -1,6 +1,6 @@
 //! A client that nobody here wrote: Python's grpcio with stubs generated from `proto/`.
 
-use tidelog_integration::{Server, Stores, StoresKind};
+use tidelog_integration::{Server, Stores, StoresKind, binary};
 
 #[tokio::test]
 async fn python_grpcio() {
@@ -16,8 +16,9 @@ async fn python_grpcio() {
     let stores = Stores::new(StoresKind::Embedded, "compat").await.expect("embedded needs no service");
     let server = Server::on(&stores).await;
     let endpoint = format!("127.0.0.1:{}", server.port());
-    let output =
-        tokio::process::Command::new(python).arg(script).args(["--endpoint", &endpoint]).output().await;
+    let mut command = tokio::process::Command::new(python);
+    command.arg(script).args(["--endpoint", &endpoint]).arg("--tidelog").arg(binary());
+    let output = command.output().await;
     let output = output.expect("python runs");
     let said = String::from_utf8_lossy(&output.stdout);
     println!("{said}");
