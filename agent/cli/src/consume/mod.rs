@@ -1,6 +1,6 @@
 //! `tidelog consume`: writes records to standard output.
 //!
-//! Map: this file, partitions that the command line names · [`group`] a share of topics · [`sink`] the output · [`format`] what a record looks
+//! Map: this file, partitions that the command line names · [`group`] a share of topics · [`sink`] the output · [`mod@format`] what a record looks
 //! like · [`offset`] places in partitions.
 
 mod format;
