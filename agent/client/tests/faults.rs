@@ -338,6 +338,32 @@ async fn what_is_read_ahead_of_one_partition_outlives_changes_of_another() {
     assert_eq!(fake.state.lock().sent, 12);
 }
 
+/// A consumer once said that the service had not answered for two minutes, because the streams that it had heard in between had all
+/// ended for good reasons, and only those that broke were looked at.
+#[tokio::test(start_paused = true)]
+async fn a_service_that_was_heard_since_is_not_away() {
+    let (fake, network) = (Fake::new(), Network::default());
+    network.serve("a", &fake);
+    let client = network.client(&["a"]).await;
+    let producer = client.producer(single());
+    for number in 0..3 {
+        send(&producer, 0, format!("a{number}")).await.expect("acknowledged");
+    }
+    // One that breaks after a record, one that lives until the seek, one that breaks at once, one that lives.
+    fake.state.lock().breaks.extend([1, usize::MAX, 0]);
+    let from = (topic(), partition(0), StartAt::Earliest);
+    let mut consumer = client.consumer(&[from], ConsumerOptions::default()).await.expect("a known partition");
+    for expected in 0..3 {
+        assert_eq!(consumer.next().await.expect("more").expect("a record").offset.get(), expected);
+    }
+    tokio::time::sleep(ConsumerOptions::default().unavailable_after + Duration::from_secs(1)).await;
+    consumer.seek(&topic(), partition(0), Offset::ZERO);
+    for expected in 0..3 {
+        assert_eq!(consumer.next().await.expect("more").expect("it was heard since").offset.get(), expected);
+    }
+    assert_eq!(fake.state.lock().streams, 4 + 1, "the producer's and the consumer's");
+}
+
 #[tokio::test]
 async fn damage_and_gaps_are_errors() {
     let (fake, address) = Fake::start().await;

@@ -123,15 +123,17 @@ impl Feed {
                 }
             }
             let mut heard = false;
-            let error = match self.stream(&memory, &mut heard).await {
-                End::Over => return,
-                End::Again => continue,
-                End::Broken(error) => error,
-            };
+            let end = self.stream(&memory, &mut heard).await;
+            // Also if the stream then ended for a good reason: the service is not away.
             if heard {
                 backoff.reset();
                 failing_since = None;
             }
+            let error = match end {
+                End::Over => return,
+                End::Again => continue,
+                End::Broken(error) => error,
+            };
             let since = *failing_since.get_or_insert_with(Instant::now);
             if since.elapsed() >= self.options.unavailable_after {
                 failing_since = None;
