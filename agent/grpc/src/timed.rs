@@ -15,7 +15,7 @@ tokio::task_local! {
 }
 
 /// The calls that are named; others cannot be told apart by whoever looks at the metrics, because a client can make up any number of names.
-const NAMES: [(&str, &str); 24] = [
+const NAMES: [(&str, &str); 25] = [
     ("/tidelog.v1.ProducerService/Produce", "produce"),
     ("/tidelog.v1.ProducerService/ProduceStream", "produce_stream"),
     ("/tidelog.v1.ProducerService/InitProducer", "init_producer"),
@@ -30,6 +30,7 @@ const NAMES: [(&str, &str); 24] = [
     ("/tidelog.v1.AdminService/ListOffsets", "list_offsets"),
     ("/tidelog.v1.AdminService/DeleteRecords", "delete_records"),
     ("/tidelog.v1.AdminService/GetServerInfo", "get_server_info"),
+    ("/tidelog.v1.AdminService/DescribeCluster", "describe_cluster"),
     ("/tidelog.v1.GroupService/Session", "session"),
     ("/tidelog.v1.GroupService/JoinGroup", "join_group"),
     ("/tidelog.v1.GroupService/Heartbeat", "heartbeat"),

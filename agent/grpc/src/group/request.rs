@@ -14,7 +14,8 @@ use tidelog_metadata_state::limits::{
 };
 use tidelog_proto::convert::group::{self, Identity, instance_id, member_id, named_partitions};
 use tidelog_proto::convert::{self, InvalidField};
-use tidelog_proto::v1;
+use tidelog_proto::limits::PARTITIONS_PER_REQUEST_MAX;
+use tidelog_proto::v1::{self, ErrorReason};
 use tidelog_types::{CommitNumber, Generation, GroupName, MemberId, PartitionIndex, TopicId, TopicPartition};
 
 /// What holds if a member does not say.
@@ -184,6 +185,13 @@ pub(super) fn offsets(entries: Vec<v1::OffsetCommit>) -> Result<Offsets, Invalid
     if entries.is_empty() {
         return Err(InvalidField::new("offsets", "there are none"));
     }
+    if entries.len() > PARTITIONS_PER_REQUEST_MAX {
+        let text = format!("there are {}, allowed are {PARTITIONS_PER_REQUEST_MAX}", entries.len());
+        return Err(InvalidField {
+            reason: ErrorReason::RequestTooLarge,
+            ..InvalidField::new("offsets", text)
+        });
+    }
     let mut seen = BTreeSet::new();
     let mut offsets =
         Offsets { sound: Vec::with_capacity(entries.len()), invalid: Vec::with_capacity(entries.len()) };
@@ -278,6 +286,10 @@ mod tests {
         let long = v1::OffsetCommit { metadata: "x".repeat(4_097), ..entry(0, 0) };
         assert!(offsets(vec![long]).expect("answered").invalid[0].is_some());
         assert!(offsets(Vec::new()).is_err());
+        let many = |count| (0..count).map(|partition| entry(partition, 0)).collect();
+        assert!(offsets(many(2_000)).is_ok());
+        let too_many = offsets(many(2_001)).map(|_| ()).map_err(|invalid| invalid.reason);
+        assert_eq!(too_many, Err(ErrorReason::RequestTooLarge));
         let twice = offsets(vec![entry(0, 1), entry(0, 2)]);
         assert_eq!(twice.map(|_| ()).map_err(|invalid| invalid.field), Err("offsets[1].partition".into()));
     }

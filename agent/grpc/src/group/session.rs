@@ -32,7 +32,7 @@ pub(super) type ResponseStream = Pin<Box<dyn futures::Stream<Item = Result<Sessi
 
 /// Heartbeats that are under way at a time, and changes that wait; beyond that the stream is not read on.
 const HEARTBEATS_MAX: usize = 4;
-const CHANGES_MAX: usize = 16;
+const CHANGES_MAX: usize = 2;
 /// How long what is under way may take when the agent shuts down.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 

@@ -6,10 +6,10 @@
 //! counts it, and proposes what is due.
 //!
 //! Members, options and topics change at once; who is to own what is worked out once for each group and entry of the
-//! log, after the entry's last command ([`settle`]), whatever number of members came and went in it.
+//! log, after the entry's last command (`settle`), whatever number of members came and went in it.
 //!
 //! Map: this file a group, and how to ask it · [`command`] commands and outcomes · [`subscription`] lists of topics ·
-//! `members` joining, leaving, releasing · [`settle`] who is to own what · `assign` the ways to share ·
+//! `members` joining, leaving, releasing · `roster` the list of members · `settle` who is to own what · `assign` the ways to share ·
 //! [`offsets`] commits · `convert` protobuf.
 
 mod assign;
@@ -17,6 +17,7 @@ pub mod command;
 pub(crate) mod convert;
 mod members;
 pub mod offsets;
+mod roster;
 mod settle;
 pub mod subscription;
 

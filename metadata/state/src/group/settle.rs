@@ -19,6 +19,9 @@ use crate::topic::Topic;
 impl State {
     /// Works out who is to own what in the groups whose members or topics an entry has changed.
     pub(crate) fn settle_groups(&mut self, effects: &mut Effects) {
+        if effects.unsettled.is_empty() {
+            return;
+        }
         let (topics, names) = (self.topics.clone(), self.names.clone());
         for name in std::mem::take(&mut effects.unsettled) {
             let new = Generation(self.next_generation);
