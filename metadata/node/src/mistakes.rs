@@ -15,6 +15,11 @@ impl Appender {
         bytes: Bytes,
         mistake: Option<Mistake>,
     ) -> Landed {
+        use Mistake::{RepeatWithNewId, ReusePlaceAfterAbsentReadBack, UnknownIsFailure};
+        if !matches!(mistake, Some(UnknownIsFailure | ReusePlaceAfterAbsentReadBack | RepeatWithNewId)) {
+            // As without this feature, which all crates of a build share: repeated, paused and counted alike.
+            return self.append(place, bytes).await;
+        }
         let first = self.log.append(self.shard, place, bytes.clone()).await;
         if !matches!(first, Append::Unknown(_)) {
             return landed(first, &bytes);
