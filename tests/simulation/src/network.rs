@@ -76,6 +76,22 @@ impl Peers for SimPeers {
     }
 }
 
+/// Counts a message as on its way until it has arrived, or its connection is gone.
+struct OnItsWay(World);
+
+impl OnItsWay {
+    fn new(world: &World) -> Self {
+        world.lock().on_their_way += 1;
+        Self(world.clone())
+    }
+}
+
+impl Drop for OnItsWay {
+    fn drop(&mut self) {
+        self.0.lock().on_their_way -= 1;
+    }
+}
+
 /// Between two machines.
 #[derive(Debug, Clone)]
 struct Way {
@@ -113,10 +129,11 @@ impl Way {
         inner.dice.chance(often)
     }
 
-    /// Messages in their order, one behind the other.
+    /// Messages in their order, one behind the other. A cluster is not at rest while they are on their way.
     fn carry<T: Send>(self, messages: mpsc::Receiver<T>) -> impl Stream<Item = T> + Send {
         stream::unfold((self, messages), async |(way, mut messages)| {
             let message = messages.recv().await?;
+            let _on_its_way = OnItsWay::new(&way.world);
             way.pass().await;
             Some((message, (way, messages)))
         })

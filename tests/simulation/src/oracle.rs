@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tidelog_metadata_state::{Command, Entry, EntryBody, Outcome, ProposalNumber, State};
+use tidelog_metadata_state::{Command, Entry, EntryBody, Outcome, ProposalNumber, Refusal, State};
 use tidelog_types::{AgentInstance, LogEpoch, LogIndex, LogSeq, Place, SegmentId, TimestampMs, TopicName};
 
 use crate::offsets::Offsets;
@@ -217,7 +217,9 @@ impl Oracle {
         outcome: Arc<Outcome>,
     ) -> Checked {
         if let Some(first) = self.outcomes.get(&proposal) {
-            if *first == outcome {
+            // Copies of a proposal may still be on their way to a leader when its agent has given it up, and says so with its next one. They
+            // have no effect; whether anybody was told so who waited for the first outcome is seen where clients are told.
+            if *first == outcome || *outcome == Outcome::Refused(Refusal::Superseded) {
                 return Ok(());
             }
             return Err((
