@@ -145,6 +145,9 @@ impl PeerService for Leading {
         let start: Start =
             first.ok_or_else(|| Status::invalid_argument("there is no first message"))?.try_into()?;
         self.check(start.cluster, start.leader)?;
+        if start.follower.instance == start.leader {
+            return Err(Status::invalid_argument("an agent cannot follow itself"));
+        }
         let instance = start.follower.instance;
         let follower = self.metadata.take_follower(start.from, start.follower).map_err(convert::to_status)?;
         tracing::info!(event = "follower_came", follower = %instance, from = %start.from);

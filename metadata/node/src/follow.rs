@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
-use tidelog_metadata_state::Leader;
+use tidelog_metadata_state::{Entry, EntryError, Leader};
 use tidelog_types::{AgentInstance, LogIndex};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -34,8 +34,8 @@ struct Following {
     heard_at: Instant,
     /// Nobody listens where the leader was heard before.
     gone: bool,
-    /// How often the leader, as this replica knows it, has said that it does not lead.
-    denials: u32,
+    /// Who has said that it does not lead, and how often in a row, though the log says that it does.
+    denied: Option<(AgentInstance, u32)>,
     /// The question that is on its way, and who waits for the answer.
     asked: Option<(u64, Vec<ConfirmReply>)>,
     questions: u64,
@@ -68,7 +68,7 @@ impl Following {
             connect_at: now,
             heard_at: now,
             gone: false,
-            denials: 0,
+            denied: None,
             asked: None,
             questions: 0,
             told: LogIndex(0),
@@ -131,9 +131,7 @@ impl Node {
             let wake = match &following.link {
                 LinkState::Up(..) => following.heard_at + self.config.silence_max,
                 // A candidate may have been elsewhere for longer than the pause: a wake in the past comes at once.
-                LinkState::None if following.denials > 0 && following.denials < DENIALS_MAX => {
-                    following.connect_at
-                }
+                LinkState::None if self.finds_itself(following) => following.connect_at,
                 _ => Instant::now() + self.config.follow_interval,
             };
             let event = tokio::select! {
@@ -143,6 +141,8 @@ impl Node {
                 request = self.requests.recv(), if self.proposals.has_room() => Event::Request(request),
                 () = tokio::time::sleep_until(wake) => Event::Waited,
             };
+            // A link that is about to come would stand still while the log is read; it comes soon or not at all.
+            let connecting = matches!(event, Event::Request(_)) && following.is_connecting();
             match event {
                 Event::Cancelled | Event::Request(None) => return Ok(Turn::Stop),
                 Event::Request(Some(request)) => {
@@ -158,7 +158,7 @@ impl Node {
                 }
                 Event::Waited => {}
             }
-            if !following.hears() {
+            if !following.hears() && !connecting {
                 self.read_on().await?;
             }
         }
@@ -203,7 +203,6 @@ impl Node {
             self.drop_link(following);
             following.connect_at = Instant::now();
             following.gone = false;
-            following.denials = 0;
         }
         let elsewhere = leader.agent != self.config.instance && !leader.address.is_empty();
         if elsewhere && following.linked_to().is_none() && Instant::now() >= following.connect_at {
@@ -217,6 +216,17 @@ impl Node {
         }
     }
 
+    /// Whether the leader that the log names has said that it does not lead, but may just not have noticed yet: it is asked
+    /// again in a moment, and not doubted before.
+    fn finds_itself(&self, following: &Following) -> bool {
+        following.denied.is_some_and(|(agent, denials)| {
+            let state = self.shared.state.read();
+            let leads =
+                state.leader().is_some_and(|leader| leader.agent == agent && !leader.address.is_empty());
+            leads && agent != self.config.instance && denials < DENIALS_MAX
+        })
+    }
+
     fn connected(&mut self, following: &mut Following, connected: Result<Link, LinkError>) {
         let LinkState::Connecting(leader, _) = std::mem::replace(&mut following.link, LinkState::None) else {
             return;
@@ -228,7 +238,6 @@ impl Node {
                 tracing::debug!(event = "leader_linked", leader = %leader.agent);
                 self.heard_from = Some(leader.agent);
                 following.gone = false;
-                following.denials = 0;
                 following.told = LogIndex(0);
                 following.link = LinkState::Up(leader, link);
             }
@@ -236,8 +245,12 @@ impl Node {
                 following.gone =
                     matches!(error, LinkError::Refused(_)) && self.heard_from == Some(leader.agent);
                 following.connect_at = Instant::now() + self.config.follow_interval;
-                if error == LinkError::NotLeader && following.denials < DENIALS_MAX {
-                    following.denials += 1;
+                following.denied = match (error == LinkError::NotLeader, following.denied) {
+                    (false, _) => None,
+                    (true, Some((agent, denials))) if agent == leader.agent => Some((agent, denials + 1)),
+                    (true, _) => Some((leader.agent, 1)),
+                };
+                if self.finds_itself(following) {
                     following.connect_at = Instant::now() + self.config.retry_pause;
                 }
                 tracing::debug!(event = "leader_not_linked", leader = %leader.agent, address = leader.address, %error);
@@ -255,7 +268,15 @@ impl Node {
             Ok(FromLeader::Entry { place, bytes }) => {
                 let next = self.next_place();
                 if place == next {
-                    self.apply_bytes(place, &bytes)?;
+                    // What came damaged over the network is not damaged in the log, which is read then.
+                    match Entry::decode(&bytes) {
+                        Ok(_) | Err(EntryError::Level { .. }) => self.apply_bytes(place, &bytes)?,
+                        Err(error) => {
+                            tracing::warn!(event = "leader_garbled", %place, %error);
+                            self.drop_link(following);
+                            following.connect_at = Instant::now() + self.config.witness_interval;
+                        }
+                    }
                 } else if place > next {
                     tracing::warn!(event = "leader_skipped", %place, %next);
                     self.drop_link(following);
@@ -367,7 +388,7 @@ impl Node {
         if cancel.is_cancelled() {
             return Ok(Some(Turn::Stop));
         }
-        if following.denials > 0 && following.denials < DENIALS_MAX {
+        if self.finds_itself(following) {
             return Ok(None);
         }
         if Instant::now() < following.election_not_before {

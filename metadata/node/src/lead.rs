@@ -39,7 +39,8 @@ pub(crate) struct Term {
     beat_at: Instant,
     /// When to look for a successor if nothing else would tell of one.
     look_at: Instant,
-    confirming_since: Instant,
+    /// Since when the log was asked whether this node still leads, without an answer; errors are none.
+    unanswered_since: Option<Instant>,
     /// The next epoch has begun: nothing new is started, and what is in flight will find its place sealed.
     deposed: bool,
 }
@@ -164,7 +165,7 @@ impl Node {
             expiry_at: Instant::now() + self.config.expiry_interval,
             beat_at: Instant::now(),
             look_at: Instant::now() + self.config.follow_interval,
-            confirming_since: Instant::now(),
+            unanswered_since: None,
             deposed: false,
         };
         self.start_truncation(&mut term);
@@ -235,6 +236,7 @@ impl Node {
             return Ok(());
         };
         term.look_at = Instant::now() + self.config.follow_interval;
+        term.unanswered_since = None;
         match landed {
             Landed::Own => {
                 self.apply(place, &entry, &bytes)?;
@@ -286,7 +288,7 @@ impl Node {
     /// Reads whether the next epoch has begun: for those who asked, and when nothing else would tell a leader without
     /// work that another node leads by now. Its replica would stay as it is, and its readers would wait for ever.
     fn look_for_successor(&self, term: &mut Term) {
-        term.confirming_since = Instant::now();
+        term.unanswered_since.get_or_insert_with(Instant::now);
         if self.errs(Mistake::SkipConfirm) || self.errs(Mistake::SkipSuccessorCheck) {
             term.confirming = Some(Box::pin(std::future::ready(Ok(false))));
             return;
@@ -300,7 +302,10 @@ impl Node {
         term.look_at = Instant::now() + self.config.follow_interval;
         let index = self.shared.state.read().index();
         let answer = match confirmed {
-            Ok(false) => Ok(index),
+            Ok(false) => {
+                term.unanswered_since = None;
+                Ok(index)
+            }
             Ok(true) => {
                 term.deposed = true;
                 // They are asked again as a follower, who reads the log to its end.
@@ -319,9 +324,8 @@ impl Node {
         let now = Instant::now();
         term.beat_at = now + self.config.beat_interval;
         let appending = term.in_flight.as_ref().map(|in_flight| in_flight.since);
-        let confirming = term.confirming.as_ref().map(|_| term.confirming_since);
-        let stalled =
-            [appending, confirming].into_iter().flatten().any(|since| now - since >= self.config.stall_max);
+        let waits = [appending, term.unanswered_since];
+        let stalled = waits.into_iter().flatten().any(|since| now - since >= self.config.stall_max);
         if !stalled && !term.deposed {
             self.shared.tail.beat();
         }

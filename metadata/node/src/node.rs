@@ -180,8 +180,8 @@ impl Node {
 
     pub(crate) fn publish_booted(&mut self) {
         if let Some(state) = self.booting.take() {
-            self.proposals.resolve_from(&state);
             *self.shared.state.write() = state;
+            self.proposals.resolve_from(&self.shared.state.read());
             self.shared.wake_all();
         }
     }

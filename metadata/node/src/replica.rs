@@ -239,7 +239,10 @@ impl Node {
             other => NodeError::Apply(other).into(),
         })?;
         MetadataStats::add(&self.shared.stats.applied, 1);
-        self.proposals.resolve(&applied);
+        // While it boots, readers see the replica from before: who waits is answered when they see this one.
+        if self.booting.is_none() {
+            self.proposals.resolve(&applied);
+        }
         if let EntryBody::Begin(begin) = &entry.body {
             self.proposals.epoch_begun(begin.leader);
         }

@@ -60,6 +60,9 @@ impl Cluster {
                 self.start_again(agent);
             }
             Event::Restart => {
+                // A drain is what befalls an agent that serves.
+                let ready = self.agents[agent].ready().await;
+                assert!(ready.is_ok(), "{ready:?}: {}", self.agents[agent].log());
                 let code = self.agents[agent].terminate().await;
                 assert_eq!(code, Some(0), "a drain ends well: {}", self.agents[agent].log());
                 self.start_again(agent);

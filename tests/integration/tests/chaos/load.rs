@@ -1,7 +1,6 @@
 //! Producers that note what they were told, and readers that note what they saw.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -81,7 +80,7 @@ impl Producers {
 }
 
 async fn produce(client: Client, producer: usize, stop: watch::Receiver<bool>) -> History {
-    let sender = Arc::new(client.producer(ProducerOptions::default()));
+    let sender = client.producer(ProducerOptions::default());
     let topic: TopicName = TOPIC.parse().expect("a name");
     let mut history = History::default();
     let (mut last_ack, mut under_way) = (Instant::now(), futures::stream::FuturesOrdered::new());
@@ -93,14 +92,11 @@ async fn produce(client: Client, producer: usize, stop: watch::Receiver<bool>) -
         let value = format!("producer {producer} partition {partition} record {number:08}");
         let mut record = ProducerRecord::new(topic.clone(), value.clone());
         record.partition = PartitionIndex::new(partition).ok();
-        let sender = Arc::clone(&sender);
-        under_way.push_back(async move {
-            let told = match sender.send(record).await {
-                Ok(delivery) => delivery.await,
-                Err(error) => Err(error),
-            };
-            (value, told)
-        });
+        // Handed over one after the other: that is the order which holds.
+        match sender.send(record).await {
+            Ok(delivery) => under_way.push_back(async move { (value, delivery.await) }),
+            Err(error) => history.told(value, Err(error), &mut last_ack),
+        }
         // Up to a few dozen are under way.
         let pause = tokio::time::sleep(PACE);
         tokio::pin!(pause);
