@@ -2,6 +2,7 @@
 # Runs every fuzz target for some seconds, with at most 256 MiB of memory. Fails on the first finding, and says where its input is.
 #
 # Usage: tests/fuzz/run.sh SECONDS [TARGET...]
+# `cargo test` gives each target its seeds and some thousand changes of them: tests/integration/tests/decoders.rs. This here finds more.
 # Needs a nightly toolchain; installs cargo-fuzz under target/ if there is none.
 set -eu
 
